@@ -1,0 +1,199 @@
+"""The records that the floors hand to each other. Pure: tuples and numbers, no numpy, no SQL.
+
+Units everywhere: Å, eV, eV/Å, eV/Å³, s, MB (10⁶ bytes), K, bar. Stress has ASE's sign (negative under
+compression) and Voigt order xx, yy, zz, yz, xz, xy.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from db.states import EdgeKind, TaskKind, TaskState, Verdict
+
+Vector = tuple[float, float, float]
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one attempt holds on one node while it runs.
+
+    Attributes:
+        ranks: MPI processes.
+        threads: cores of each rank.
+        gpus: GPUs of the whole attempt.
+        memory_mb: memory of the whole attempt; 0 means "its share by cores".
+    """
+
+    ranks: int = 1
+    threads: int = 1
+    gpus: int = 0
+    memory_mb: int = 0
+
+    @property
+    def cores(self) -> int:
+        """Cores of the whole attempt."""
+        return self.ranks * self.threads
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task to be inserted.
+
+    Attributes:
+        kind: what kind of work it is.
+        engine: the name under which ``tasks.registry`` finds the module that knows how to do it.
+        name: what people see.
+        spec: what the engine needs to know; JSON.
+        key: unique in the folder; inserting a key that is there already changes nothing.
+        priority: higher starts earlier.
+        time_request_s: what it is expected to need; None: learned, or the default of its kind.
+        time_limit_s: what kills it when it hangs; None: no limit.
+        generation: the generation that it belongs to.
+        after: the tasks it needs: keys (str) of tasks in the same batch or ids (int) of tasks in the
+            database, each with the kind of the edge.
+    """
+
+    kind: TaskKind
+    engine: str
+    name: str
+    spec: Json
+    key: str | None = None
+    priority: int = 0
+    resources: Resources = Resources()
+    time_request_s: float | None = None
+    time_limit_s: float | None = None
+    generation: int | None = None
+    after: tuple[tuple[str | int, EdgeKind], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the database has it."""
+
+    id: int
+    kind: TaskKind
+    engine: str
+    name: str
+    state: TaskState
+    spec: Json
+    key: str | None = None
+    priority: int = 0
+    resources: Resources = Resources()
+    time_request_s: float | None = None
+    time_limit_s: float | None = None
+    generation: int | None = None
+    added_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One execution of a task.
+
+    Times are seconds since 1970 UTC; ``ended_at`` is None while it runs. ``facts`` are small numbers that
+    the engine read off the run (energy, number of SCF steps, highest γ, …).
+    """
+
+    id: int
+    task_id: int
+    pilot_id: int
+    number: int
+    node: str
+    cores: tuple[int, ...]
+    gpus: tuple[int, ...]
+    directory: str
+    started_at: float
+    ended_at: float | None = None
+    verdict: Verdict | None = None
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    peak_mb: float | None = None
+    facts: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A configuration of atoms.
+
+    Attributes:
+        numbers: atomic number of each atom.
+        positions: Cartesian, Å, one row an atom.
+        cell: three rows, Å; zero rows where it is not periodic.
+        pbc: periodic or not, along each row of the cell.
+    """
+
+    numbers: tuple[int, ...]
+    positions: tuple[Vector, ...]
+    cell: tuple[Vector, Vector, Vector]
+    pbc: tuple[bool, bool, bool] = (True, True, True)
+
+    def content_hash(self) -> str:
+        """The same for the same configuration to 10⁻⁸ Å, whatever its source."""
+        # + 0.0 turns -0.0 into 0.0
+        content = [
+            self.numbers,
+            [[round(x, 8) + 0.0 for x in row] for row in self.positions],
+            [[round(x, 8) + 0.0 for x in row] for row in self.cell],
+            self.pbc,
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        return {
+            "numbers": list(self.numbers),
+            "positions": [list(row) for row in self.positions],
+            "cell": [list(row) for row in self.cell],
+            "pbc": list(self.pbc),
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Structure":
+        """The inverse of :meth:`to_json`."""
+        cell = [_vector(row) for row in data["cell"]]
+        return cls(
+            numbers=tuple(int(z) for z in data["numbers"]),
+            positions=tuple(_vector(row) for row in data["positions"]),
+            cell=(cell[0], cell[1], cell[2]),
+            pbc=(bool(data["pbc"][0]), bool(data["pbc"][1]), bool(data["pbc"][2])),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a reference calculation says of a structure.
+
+    Attributes:
+        energy: of the whole cell, eV, consistent with the forces (the free energy where smearing is used).
+        forces: eV/Å, one row an atom.
+        stress: eV/Å³, ASE's sign and Voigt order; None where the cell is not periodic in three directions.
+    """
+
+    energy: float
+    forces: tuple[Vector, ...]
+    stress: tuple[float, float, float, float, float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        stress = None if self.stress is None else list(self.stress)
+        return {"energy": self.energy, "forces": [list(row) for row in self.forces], "stress": stress}
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Label":
+        """The inverse of :meth:`to_json`."""
+        s = data["stress"]
+        return cls(
+            energy=float(data["energy"]),
+            forces=tuple(_vector(row) for row in data["forces"]),
+            stress=None if s is None else (s[0], s[1], s[2], s[3], s[4], s[5]),
+        )
+
+
+def _vector(row: Any) -> Vector:
+    x, y, z = row
+    return (float(x), float(y), float(z))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from db.states import EdgeKind, TaskKind, TaskState, Verdict
+from db.states import EdgeKind, Event, TaskKind, TaskState, Verdict
 
 Vector = tuple[float, float, float]
 Json = Mapping[str, Any]
@@ -49,6 +49,7 @@ class NewTask:
         spec: what the engine needs to know; JSON.
         key: unique in the folder; inserting a key that is there already changes nothing.
         priority: higher starts earlier.
+        size: how large it is among tasks of its kind (atoms, steps × atoms): times are learned by kind and size.
         time_request_s: what it is expected to need; None: learned, or the default of its kind.
         time_limit_s: what kills it when it hangs; None: no limit.
         generation: the generation that it belongs to.
@@ -63,6 +64,7 @@ class NewTask:
     key: str | None = None
     priority: int = 0
     resources: Resources = Resources()
+    size: int = 0
     time_request_s: float | None = None
     time_limit_s: float | None = None
     generation: int | None = None
@@ -71,7 +73,10 @@ class NewTask:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as the database has it."""
+    """A task as the database has it.
+
+    ``tries`` counts the attempts that failed by themselves since it was added or revived, by verdict.
+    """
 
     id: int
     kind: TaskKind
@@ -82,10 +87,32 @@ class Task:
     key: str | None = None
     priority: int = 0
     resources: Resources = Resources()
+    size: int = 0
     time_request_s: float | None = None
     time_limit_s: float | None = None
     generation: int | None = None
     added_at: float = 0.0
+    tries: Mapping[Verdict, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """``child`` needs ``parent``."""
+
+    child: int
+    parent: int
+    kind: EdgeKind = EdgeKind.DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A task goes from one state to another; recorded before it is acted on."""
+
+    task_id: int
+    event: Event
+    before: TaskState
+    after: TaskState
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

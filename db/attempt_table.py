@@ -1,0 +1,125 @@
+"""Attempts and events: what was started, what became of it, and what happened when."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from db.records import Attempt, Task
+from db.rows import attempt_of_row, pieces, task_of_row
+from db.schema import attempts, events, tasks
+from db.states import TaskKind, TaskState, Verdict
+
+
+def record_starts(connection: Connection, started: Sequence[Attempt]) -> None:
+    """Write the attempts that are about to be started."""
+    if started:
+        connection.execute(
+            insert(attempts),
+            [
+                {
+                    "id": a.id,
+                    "task_id": a.task_id,
+                    "pilot_id": a.pilot_id,
+                    "number": a.number,
+                    "node": a.node,
+                    "cores": list(a.cores),
+                    "gpus": list(a.gpus),
+                    "directory": a.directory,
+                    "started_at": a.started_at,
+                    "facts": {},
+                }
+                for a in started
+            ],
+        )
+
+
+_END_COLUMNS = ("ended_at", "verdict", "reason", "exit_code", "signal", "wall_s", "cpu_s", "peak_mb", "facts")
+
+
+def record_ends(connection: Connection, ended: Sequence[Attempt]) -> None:
+    """Write what became of attempts."""
+    if not ended:
+        return
+    statement = update(attempts).where(attempts.c.id == bindparam("b_id"))
+    statement = statement.values({column: bindparam(f"b_{column}") for column in _END_COLUMNS})
+    connection.execute(
+        statement,
+        [
+            {"b_id": a.id}
+            | {f"b_{column}": getattr(a, column) for column in _END_COLUMNS[:-1]}
+            | {"b_facts": dict(a.facts)}
+            for a in ended
+        ],
+    )
+
+
+def read_attempts(connection: Connection, task_id: int) -> list[Attempt]:
+    """The attempts of one task, first to last."""
+    question = select(attempts).where(attempts.c.task_id == task_id).order_by(attempts.c.id)
+    return [attempt_of_row(row) for row in connection.execute(question)]
+
+
+def read_running_attempts(connection: Connection) -> list[Attempt]:
+    """The attempts of which no end is recorded."""
+    question = select(attempts).where(attempts.c.ended_at.is_(None)).order_by(attempts.c.id)
+    return [attempt_of_row(row) for row in connection.execute(question)]
+
+
+def read_done_attempts(connection: Connection, task_ids: Iterable[int]) -> dict[int, Attempt]:
+    """For each task that is done, the attempt that succeeded."""
+    found: dict[int, Attempt] = {}
+    for piece in pieces(task_ids):
+        question = select(attempts).where(attempts.c.task_id.in_(piece), attempts.c.verdict == Verdict.DONE)
+        found |= {row.task_id: attempt_of_row(row) for row in connection.execute(question)}
+    return found
+
+
+def count_attempts(connection: Connection, task_ids: Iterable[int]) -> dict[int, int]:
+    """How many attempts each task has had."""
+    found: dict[int, int] = {}
+    for piece in pieces(task_ids):
+        question = select(attempts.c.task_id, func.max(attempts.c.number).label("count"))
+        question = question.where(attempts.c.task_id.in_(piece)).group_by(attempts.c.task_id)
+        found |= {row[0]: row[1] for row in connection.execute(question)}
+    return found
+
+
+def latest_attempt_id(connection: Connection) -> int:
+    """The highest id that an attempt has had; ids only grow."""
+    return int(connection.execute(select(func.coalesce(func.max(attempts.c.id), 0))).scalar_one())
+
+
+def read_durations(connection: Connection, limit: int) -> list[tuple[TaskKind, int, float]]:
+    """Kind, size and wall time (s) of the latest successful attempts: what times are learned from."""
+    question = (
+        select(tasks.c.kind, tasks.c.size, attempts.c.wall_s)
+        .join(tasks, tasks.c.id == attempts.c.task_id)
+        .where(attempts.c.verdict == Verdict.DONE, attempts.c.wall_s.is_not(None))
+        .order_by(attempts.c.id.desc())
+        .limit(limit)
+    )
+    return [(TaskKind(kind), size, wall) for kind, size, wall in connection.execute(question)]
+
+
+def read_latest_failures(connection: Connection, limit: int) -> list[tuple[Task, str]]:
+    """The tasks that failed last, each with the reason of its last attempt."""
+    last = select(func.max(attempts.c.id)).group_by(attempts.c.task_id).scalar_subquery()
+    question = (
+        select(tasks, attempts.c.verdict, attempts.c.reason)
+        .join(attempts, attempts.c.task_id == tasks.c.id)
+        .where(tasks.c.state == TaskState.FAILED, attempts.c.id.in_(last))
+        .order_by(attempts.c.id.desc())
+        .limit(limit)
+    )
+    return [(task_of_row(row), f"{row.verdict}: {row.reason}") for row in connection.execute(question)]
+
+
+def record_event(connection: Connection, event: str, at: float, pilot_id: int | None, detail: str = "") -> None:
+    """Write an event that concerns no single task."""
+    connection.execute(insert(events).values(at=at, pilot_id=pilot_id, event=event, detail=detail))
+
+
+def read_events(connection: Connection, task_id: int) -> list[tuple[float, str, str]]:
+    """When, what and why, for one task."""
+    question = select(events).where(events.c.task_id == task_id).order_by(events.c.id)
+    return [(row.at, row.event, row.detail) for row in connection.execute(question)]

@@ -1,0 +1,190 @@
+"""Structures, labels, generations and potentials: what the campaign has learned."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from db.records import Json, Label, Structure
+from db.schema import generations, labels, potentials, structures
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A structure that is to be labelled.
+
+    Attributes:
+        structure: the atoms.
+        role: "train", "holdout" (errors are measured on it) or "eos" (the reference energy–volume curve).
+        source: where it comes from, for people.
+        grade: its extrapolation grade γ when it was selected.
+    """
+
+    structure: Structure
+    role: str
+    source: str
+    grade: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One turn of the loop.
+
+    Attributes:
+        stage: number of the stage, from 0.
+        number: number of the generation in its stage, from 0; generation 0 of stage 0 is the initial data.
+        outcome: "" while it runs, else what it showed.
+        facts: γ, counts, errors; what the table of generations shows.
+    """
+
+    id: int
+    stage: int
+    number: int
+    started_at: float
+    ended_at: float | None = None
+    outcome: str = ""
+    facts: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Potential:
+    """A trained potential: ``path`` is its folder, relative to the campaign's."""
+
+    id: int
+    generation: int
+    path: str
+    facts: Json
+
+
+def add_generation(connection: Connection, stage: int, number: int, at: float) -> int:
+    """Begin a generation; the id of the one that is there already if it was begun before."""
+    found = connection.execute(
+        select(generations.c.id).where(generations.c.stage == stage, generations.c.number == number)
+    ).scalar_one_or_none()
+    if found is not None:
+        return int(found)
+    made = connection.execute(insert(generations).values(stage=stage, number=number, started_at=at, facts={}))
+    (generation_id,) = made.inserted_primary_key or (0,)
+    return int(generation_id)
+
+
+def note_generation(
+    connection: Connection, generation_id: int, facts: Json, *, outcome: str | None = None, at: float
+) -> None:
+    """Add to what is known of a generation; with an ``outcome`` it has ended."""
+    known = connection.execute(select(generations.c.facts).where(generations.c.id == generation_id)).scalar_one()
+    values: dict[str, Any] = {"facts": known | dict(facts)}
+    if outcome is not None:
+        values |= {"outcome": outcome, "ended_at": at}
+    connection.execute(update(generations).where(generations.c.id == generation_id).values(values))
+
+
+def read_generations(connection: Connection) -> list[Generation]:
+    """All generations in their order."""
+    question = select(generations).order_by(generations.c.stage, generations.c.number)
+    return [Generation(**row._mapping) for row in connection.execute(question)]
+
+
+def read_generation(connection: Connection, generation_id: int) -> Generation:
+    """One generation by its id."""
+    row = connection.execute(select(generations).where(generations.c.id == generation_id)).one()
+    return Generation(**row._mapping)
+
+
+def is_known(connection: Connection, structure: Structure) -> bool:
+    """Whether the structure is recorded already, in whatever role."""
+    question = select(structures.c.id).where(structures.c.hash == structure.content_hash())
+    return connection.execute(question).scalar_one_or_none() is not None
+
+
+def add_structures(connection: Connection, candidates: Sequence[Candidate], generation: int | None) -> list[int | None]:
+    """Record structures; None in the place of one whose like is there already, in whatever role."""
+    found: list[int | None] = []
+    for candidate in candidates:
+        statement = (
+            sqlite_insert(structures)
+            .values(
+                hash=candidate.structure.content_hash(),
+                atoms=len(candidate.structure.numbers),
+                role=candidate.role,
+                source=candidate.source,
+                generation=generation,
+                grade=candidate.grade,
+                data=candidate.structure.to_json(),
+            )
+            .on_conflict_do_nothing(index_elements=["hash"])
+            .returning(structures.c.id)
+        )
+        found.append(connection.execute(statement).scalar_one_or_none())
+    return found
+
+
+def add_label(
+    connection: Connection, content_hash: str, label: Label, *, settings: str, attempt_id: int | None, at: float
+) -> bool:
+    """Record the label of the structure with this hash; False if it has one with these settings already."""
+    question = select(structures.c.id).where(structures.c.hash == content_hash)
+    statement = (
+        sqlite_insert(labels)
+        .values(
+            structure_id=connection.execute(question).scalar_one(),
+            settings=settings,
+            attempt_id=attempt_id,
+            added_at=at,
+            data=label.to_json(),
+        )
+        .on_conflict_do_nothing()
+        .returning(labels.c.id)
+    )
+    return connection.execute(statement).scalar_one_or_none() is not None
+
+
+def read_labelled(
+    connection: Connection, role: str, settings: str | None = None
+) -> Iterator[tuple[Structure, Label, dict[str, Any]]]:
+    """The labelled structures of a role in the order in which they were recorded, with their provenance."""
+    question = (
+        select(structures, labels.c.data.label("label"), labels.c.attempt_id, labels.c.settings)
+        .join(labels, labels.c.structure_id == structures.c.id)
+        .where(structures.c.role == role)
+        .order_by(structures.c.id)
+    )
+    if settings is not None:
+        question = question.where(labels.c.settings == settings)
+    for row in connection.execute(question):
+        about = {
+            "structure_id": row.id,
+            "source": row.source,
+            "generation": row.generation,
+            "grade": row.grade,
+            "attempt": row.attempt_id,
+            "settings": row.settings,
+        }
+        yield Structure.from_json(row.data), Label.from_json(row.label), about
+
+
+def count_labels(connection: Connection, settings: str | None = None) -> dict[str, int]:
+    """How many labelled structures there are of each role."""
+    question = select(structures.c.role, func.count()).join(labels, labels.c.structure_id == structures.c.id)
+    if settings is not None:
+        question = question.where(labels.c.settings == settings)
+    return {str(row[0]): int(row[1]) for row in connection.execute(question.group_by(structures.c.role))}
+
+
+def add_potential(
+    connection: Connection, generation: int, path: str, *, attempt_id: int, facts: Mapping[str, Any], at: float
+) -> None:
+    """Record the potential that a generation has trained."""
+    connection.execute(
+        insert(potentials).values(
+            generation=generation, path=path, attempt_id=attempt_id, facts=dict(facts), added_at=at
+        )
+    )
+
+
+def read_potentials(connection: Connection) -> list[Potential]:
+    """All potentials, oldest first."""
+    question = select(potentials).order_by(potentials.c.id)
+    return [Potential(row.id, row.generation, row.path, row.facts) for row in connection.execute(question)]

@@ -1,0 +1,54 @@
+"""From an older schema to this one, a step at a time.
+
+``STEPS[n]`` brings a database of version n to n + 1. A step is SQL text and is never edited once it was
+released: a test builds each old version and compares the migrated database with a fresh one.
+"""
+
+from sqlalchemy import Connection
+
+from db.errors import StorageError
+from db.schema import VERSION, metadata, triggers
+
+STEPS: dict[int, tuple[str, ...]] = {}
+
+
+def create(connection: Connection) -> None:
+    """Make all tables in an empty database."""
+    metadata.create_all(connection)
+    for trigger in triggers():
+        connection.exec_driver_sql(trigger)
+    connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+
+
+def version_of(connection: Connection) -> int:
+    """The version of the schema in the file; 0 for an empty file."""
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def bring_up_to_date(connection: Connection, where: str) -> None:
+    """Create the tables in an empty file, or take an older file up to :data:`db.schema.VERSION`.
+
+    Raises:
+        StorageError: the file is of a newer schema, or is not ours.
+    """
+    version = version_of(connection)
+    if version > VERSION:
+        raise StorageError(
+            f"this database is of schema {version}; this pilot knows schemas up to {VERSION}",
+            where=where,
+            next_step="use the newer pilot that wrote it (upgrade the installation): nothing was changed",
+        )
+    if version == 0:
+        strangers = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
+        if strangers:
+            raise StorageError(
+                "this is an SQLite file of another program",
+                where=where,
+                next_step="move it away, or start in another folder with `pilot init FOLDER`",
+            )
+        create(connection)
+        return
+    for step in range(version, VERSION):
+        for statement in STEPS[step]:
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(f"PRAGMA user_version = {step + 1}")

@@ -1,0 +1,59 @@
+"""Pilots, the identity of the folder, and the requests that were applied."""
+
+import secrets
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from db.schema import meta, pilots, requests
+from db.states import PilotState
+
+
+def campaign_id(connection: Connection) -> str:
+    """The random name of this folder, made when it is first asked for.
+
+    Every process that a pilot starts carries it, so that what is left of a dead pilot can be told from the
+    processes of others.
+    """
+    found = connection.execute(select(meta.c.value).where(meta.c.key == "campaign_id")).scalar_one_or_none()
+    if found is not None:
+        return str(found)
+    made = secrets.token_hex(8)
+    connection.execute(insert(meta).values(key="campaign_id", value=made))
+    return made
+
+
+def begin_pilot(connection: Connection, *, host: str, pid: int, job_id: str | None, at: float) -> int:
+    """Record a new pilot; whoever was active before is lost. Returns its id, the epoch."""
+    connection.execute(
+        update(pilots)
+        .where(pilots.c.state.in_([PilotState.ACTIVE, PilotState.DRAINING]))
+        .values(state=PilotState.LOST, ended_at=at, reason="it ended without a word")
+    )
+    row = {"state": PilotState.ACTIVE, "host": host, "pid": pid, "job_id": job_id, "started_at": at}
+    made = connection.execute(insert(pilots).values(row))
+    (epoch,) = made.inserted_primary_key or (0,)
+    return int(epoch)
+
+
+def change_pilot(connection: Connection, epoch: int, state: PilotState, *, at: float, reason: str = "") -> None:
+    """Record that the pilot drains, is active again, or has ended."""
+    ended = at if state in {PilotState.ENDED, PilotState.LOST} else None
+    connection.execute(update(pilots).where(pilots.c.id == epoch).values(state=state, ended_at=ended, reason=reason))
+
+
+def read_pilots(connection: Connection, limit: int = 20) -> list[dict[str, Any]]:
+    """The latest pilots, newest first."""
+    question = select(pilots).order_by(pilots.c.id.desc()).limit(limit)
+    return [dict(row._mapping) for row in connection.execute(question)]
+
+
+def record_request(connection: Connection, request_id: str, verb: str, answer: dict[str, Any], at: float) -> None:
+    """Record that a request was applied, in the transaction that applies it: it never is applied twice."""
+    connection.execute(insert(requests).values(id=request_id, at=at, verb=verb, answer=answer))
+
+
+def answer_of(connection: Connection, request_id: str) -> dict[str, Any] | None:
+    """The answer to a request that was applied before, or None."""
+    found = connection.execute(select(requests.c.answer).where(requests.c.id == request_id)).scalar_one_or_none()
+    return None if found is None else dict(found)

@@ -1,0 +1,272 @@
+"""The agent of a node: prepares attempts, hands them to its launcher, and lets their engines judge them."""
+
+import errno
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from db.errors import MissingError, PilotError, StorageError
+from db.files import storage_error
+from db.states import Verdict
+from pilot import host
+from pilot.agent import journal
+from pilot.agent.launcher_link import LauncherLink, LinkSettings
+from pilot.agent.messages import AgentSettings, Ended, Goodbye, Hello, Start, Stop, ToAgent, ToManager, Trouble
+from pilot.mpi.choose import Chooser
+from pilot.mpi.protocol import Slot
+from pilot.mpi.scrub import scrubbed
+from tasks.protocol import Cause, Command, Engine, Exit, Judgement, Work
+
+#: what an engine may stumble over in a file that a run left broken; a slip of that kind costs one attempt only
+STUMBLES = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    SyntaxError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+#: what we did to an attempt says more than the ruins of its output
+_VERDICTS: Mapping[Cause | None, Verdict] = {
+    Cause.TIMEOUT: Verdict.TIMEOUT,
+    Cause.MEMORY: Verdict.OUT_OF_MEMORY,
+    Cause.DRAIN: Verdict.INTERRUPTED,
+    Cause.LOST: Verdict.INTERRUPTED,
+    Cause.CANCEL: Verdict.CANCELLED,
+    Cause.NOT_STARTED: Verdict.INFRASTRUCTURE,
+}
+#: so many launchers in a row that die before they are ready mean that none will ever start
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """An attempt that the launcher has."""
+
+    work: Work
+    engine: Engine
+    since: float
+
+
+class Agent:
+    """One node. Nothing in it waits but :meth:`poll`.
+
+    Args:
+        settings: of the campaign.
+        engine_of: the engine of a name; raises PilotError when there is none.
+        node: the node's name; "": what the machine calls itself.
+        environ: the environment from before any MPI; None: ours, now.
+
+    Raises:
+        StorageError: the folder of the journal cannot be made.
+        InputError: the settings name an MPI launcher that does not exist.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        engine_of: Callable[[str], Engine],
+        node: str = "",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.node = node or host.hostname()
+        self._engine_of = engine_of
+        self._root = Path(settings.root)
+        env = scrubbed(os.environ if environ is None else environ)
+        env.update({name: str(value) for name, value in settings.site_env.items()})
+        self._site_env = {name: str(value) for name, value in settings.site_env.items()}
+        self._mpi = Chooser(settings.mpi_launcher, env.get("PATH", os.defpath))
+        self._link_settings = LinkSettings(
+            environ=env,
+            campaign_id=settings.campaign_id,
+            epoch=settings.epoch,
+            node=self.node,
+            journal=journal.ends_file(self._root, settings.epoch, self.node),
+        )
+        self._link = self._new_link()
+        self._handed: dict[int, _Handed] = {}
+        self._outbox: list[ToManager] = [Hello(self.node, host.usable_cores(), host.memory_mb(), host.gpus())]
+        self._leaving = False
+        self._failures = 0
+
+    @property
+    def finished(self) -> bool:
+        """All has ended, the launcher too, and all was reported."""
+        return self._leaving and not self._link.alive and not self._outbox
+
+    def handle(self, message: ToAgent) -> None:
+        """Do what the manager asks; what comes of it is reported by :meth:`poll`."""
+        match message:
+            case Start():
+                self._start(message)
+            case Stop():
+                self._stop(message)
+            case Goodbye():
+                self._leaving = True
+                self._link.send({"op": "bye"})
+
+    def poll(self, timeout_s: float) -> list[ToManager]:
+        """What there is to report, waiting at most ``timeout_s`` for the first of it.
+
+        Raises:
+            MissingError: the launcher cannot be started on this node.
+        """
+        self._link.flush()
+        for message in self._link.read(0.0 if self._outbox else timeout_s):
+            if message["ev"] == "ended":
+                self._ended(int(message["id"]), journal.exit_of(message))
+            else:
+                self._outbox.append(Trouble(self.node, message["text"]))
+        if not self._link.alive and (self._handed or not self._leaving):
+            self._launcher_died()
+        reports, self._outbox = self._outbox, []
+        return reports
+
+    def close(self) -> None:
+        """End everything at once, without reports."""
+        self._leaving = True
+        self._link.close()
+
+    def _start(self, start: Start) -> None:
+        directory = self._root / start.directory
+        work = Work(self._root, directory, start.attempt_id, start.spec, start.resources, start.time_left_s)
+        try:
+            engine = self._engine_of(start.engine)
+            _make(directory)
+            command = engine.prepare(work)
+            message = self._message(start, command, directory)
+        except StorageError as error:
+            self._not_started(start, Verdict.INFRASTRUCTURE, _in_one_line(error))
+        except PilotError as error:
+            self._not_started(start, Verdict.BAD_INPUT, _in_one_line(error))
+        except OSError as error:
+            reason = _in_one_line(storage_error(error, directory))
+            self._not_started(start, Verdict.INFRASTRUCTURE, reason)
+        except STUMBLES as error:
+            reason = f"the input could not be made: {type(error).__name__}: {error}"
+            self._not_started(start, Verdict.BAD_INPUT, reason)
+        else:
+            self._handed[start.attempt_id] = _Handed(work, engine, host.monotonic())
+            self._link.send(message)
+
+    def _message(self, start: Start, command: Command, directory: Path) -> dict[str, Any]:
+        resources = start.resources
+        argv = list(command.argv)
+        env = {"OMP_NUM_THREADS": str(resources.threads if command.mpi else resources.cores)}
+        if start.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in start.gpus)
+        if command.mpi:
+            slot = Slot(resources.ranks, resources.threads, start.cores)
+            argv, added = self._mpi.choose(resources.ranks).wrap(argv, slot)
+            env.update(added)
+        env.update(self._site_env)
+        env.update(command.env)
+        return {
+            "op": "start",
+            "id": start.attempt_id,
+            "argv": argv,
+            "cwd": None if command.cwd is None else str(command.cwd),
+            "dir": str(directory),
+            "env": env,
+            "cores": start.cores,
+            "stdin": command.stdin,
+            "stdout": command.stdout,
+            "stderr": command.stderr,
+            "memory_mb": start.memory_mb,
+            "limit_s": start.time_limit_s,
+        }
+
+    def _not_started(self, start: Start, verdict: Verdict, reason: str) -> None:
+        end = Exit(cause=Cause.NOT_STARTED, message=reason)
+        self._outbox.append(Ended(start.attempt_id, end, Judgement(verdict, reason)))
+
+    def _stop(self, stop: Stop) -> None:
+        handed = self._handed.get(stop.attempt_id)
+        if handed is None:
+            return
+        soft = stop.soft and _asked_softly(handed)
+        self._link.send(
+            {
+                "op": "stop",
+                "id": stop.attempt_id,
+                "cause": stop.cause,
+                "after_s": stop.soft_s if soft else 0.0,
+                "term_s": stop.term_s,
+            }
+        )
+
+    def _ended(self, attempt_id: int, end: Exit) -> None:
+        handed = self._handed.pop(attempt_id, None)
+        if handed is not None:
+            self._outbox.append(Ended(attempt_id, end, judge(handed.engine, handed.work, end)))
+
+    def _launcher_died(self) -> None:
+        self._failures = 0 if self._link.was_ready else self._failures + 1
+        killed = self._link.end_orphans()
+        # what it wrote down before it died counts, though we may not have heard of it
+        seen = journal.read_ends(self._link_settings.journal)
+        now = host.monotonic()
+        for attempt_id, handed in list(self._handed.items()):
+            lost = Exit(cause=Cause.LOST, wall_s=now - handed.since)
+            self._ended(attempt_id, seen.get(attempt_id, lost))
+        if self._leaving:
+            return
+        text = f"the launcher died and was started again; {killed} processes that it had started were ended"
+        self._outbox.append(Trouble(self.node, text))
+        if self._failures >= _TRIES:
+            raise MissingError(
+                "the launcher ends as soon as it is started",
+                where=self.node,
+                next_step="type `python -P -m pilot.agent.launcher /tmp/ends` there to see what it says",
+            )
+        self._link = self._new_link()
+
+    def _new_link(self) -> LauncherLink:
+        try:
+            return LauncherLink(self._link_settings)
+        except OSError as error:
+            raise storage_error(error, self._link_settings.journal) from error
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir()
+    except FileNotFoundError:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        if not directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(directory)) from None
+
+
+def _asked_softly(handed: _Handed) -> bool:
+    try:
+        return handed.engine.stop_softly(handed.work)
+    except (PilotError, *STUMBLES):
+        # it has other ways to end
+        return False
+
+
+def judge(engine: Engine, work: Work, end: Exit) -> Judgement:
+    """What an engine says of an attempt; what it stumbles over in the files costs that attempt only."""
+    try:
+        return engine.judge(work, end)
+    except (PilotError, *STUMBLES) as error:
+        reason = f"output could not be read: {type(error).__name__}: {error}"
+        return Judgement(_VERDICTS.get(end.cause, Verdict.CRASHED), reason.replace("\n", "; "))
+
+
+def _in_one_line(error: PilotError) -> str:
+    return "; ".join(str(error).splitlines())

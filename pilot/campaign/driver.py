@@ -1,0 +1,314 @@
+"""The campaign's hands: reads what is recorded, asks the planner, writes what the planner says.
+
+Everything that is inserted because a task has ended is inserted in the transaction that records that end: no
+crash can come between them.
+"""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from db import dataset, progress
+from db.dataset import Candidate
+from db.errors import InputError
+from db.records import Attempt, NewTask, Structure, Task
+from db.states import TaskKind, TaskState
+from pilot.campaign import cells, criteria, planner
+from pilot.campaign.criteria import Decision, Sweep, Turn
+from pilot.campaign.planner import Generation, Paths, Protocol
+from pilot.config import Config
+from pilot.folder import Folder
+from tasks.formats.cfg import read_cfg, write_cfg
+from tasks.formats.configuration import from_structure, to_structure
+from tasks.protocol import Judgement
+
+
+@dataclass(slots=True)
+class FollowUps:
+    """What follows from an event in the campaign.
+
+    Attributes:
+        tasks: to be inserted.
+        release: tasks that need not wait any longer for what they still wait for.
+        cancel: tasks that must not start, with the reason.
+        said: for the log.
+    """
+
+    tasks: list[NewTask] = field(default_factory=list)
+    release: list[int] = field(default_factory=list)
+    cancel: list[tuple[int, str]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+def protocol_of(config: Config, folder: Folder) -> Protocol | None:
+    """What planning needs; None in a folder without a campaign.
+
+    Raises:
+        InputError: the crystal cannot be built, or its species are not those of the campaign.
+    """
+    if config.campaign is None or config.crystal is None or config.label is None or config.train is None:
+        return None
+    species = config.campaign.species
+    unit = {name: cells.unit_cell(config.crystal, species, folder.root, name) for name in ("primitive", "conventional")}
+    return Protocol(config, config.campaign, config.crystal, config.label, config.train, unit)
+
+
+class Driver:
+    """Drives the campaign of one folder."""
+
+    def __init__(self, folder: Folder, protocol: Protocol) -> None:
+        self.folder = folder
+        self.protocol = protocol
+
+    def begin(self, connection: Connection, at: float) -> FollowUps:
+        """Begin the campaign, or go on where its last generation left it (pilot.toml may allow more now)."""
+        follow_ups = FollowUps()
+        history = dataset.read_generations(connection)
+        if not history:
+            self._insert(connection, planner.initial_generation(self.protocol), at, follow_ups)
+            first = self._paths(0, 0, to_be_trained=True)
+            self._insert(connection, planner.exploring_generation(self.protocol, 0, 1, first), at, follow_ups)
+            follow_ups.said.append("the campaign begins: initial data, first potential, first exploration")
+        elif history[-1].outcome in {Turn.NOT_CONVERGED, Turn.NOTHING_RAN}:
+            self._try_to_go_on(connection, history, at, follow_ups)
+        return follow_ups
+
+    def _try_to_go_on(
+        self, connection: Connection, history: list[dataset.Generation], at: float, follow_ups: FollowUps
+    ) -> None:
+        """The campaign had stopped; a new pilot is the user's word that the cause is mended, or more is allowed."""
+        last = history[-1]
+        decision = self._decide(last.stage, self._sweeps(history, last.stage))
+        if decision.turn is Turn.NOTHING_RAN:
+            decision = Decision(Turn.SAME_STAGE, "explored again, as nothing ran the last time")
+        if decision.turn is Turn.NOT_CONVERGED:
+            return
+        dataset.note_generation(connection, last.id, {"why": decision.why}, outcome=decision.turn, at=at)
+        self._go_on(connection, last.stage, last.number, decision, self._newest_paths(connection), at, follow_ups)
+        follow_ups.said.append(f"the campaign goes on: {decision.why}")
+
+    def task_ended(
+        self, connection: Connection, task: Task, attempt: Attempt, judgement: Judgement, at: float
+    ) -> FollowUps:
+        """A task of the campaign has succeeded; record what it found, and insert what follows."""
+        follow_ups = FollowUps()
+        if task.kind is TaskKind.LABEL:
+            self._label_done(connection, task, attempt, judgement, at)
+        if task.generation is None:
+            return follow_ups
+        generation = dataset.read_generation(connection, task.generation)
+        if task.kind is TaskKind.SELECT:
+            self._selected(connection, generation, attempt, at, follow_ups)
+        elif task.kind is TaskKind.TRAIN:
+            self._trained(connection, generation, attempt, at, follow_ups)
+        elif task.kind is TaskKind.EVALUATE:
+            facts = {"evaluation": dict(attempt.facts)}
+            dataset.note_generation(connection, generation.id, facts, at=at)
+        return follow_ups
+
+    def labels_changed(self, connection: Connection, generation_id: int, at: float) -> FollowUps:
+        """Labels of a generation have ended: does training begin now, or never?"""
+        follow_ups = FollowUps()
+        counts = progress.count_states(connection, generation_id, TaskKind.LABEL)
+        train = progress.only_task(connection, generation_id, TaskKind.TRAIN)
+        total, done = sum(counts.values()), counts[TaskState.DONE]
+        failed = counts[TaskState.FAILED] + counts[TaskState.CANCELLED]
+        dataset.note_generation(
+            connection, generation_id, {"labels": total, "labelled": done, "labels_failed": failed}, at=at
+        )
+        if train is None or train.state is not TaskState.WAITING:
+            return follow_ups
+        label = self.protocol.label
+        said = criteria.progress_of_labels(total, done, failed, quorum=label.quorum, max_failed=label.max_failed)
+        if said is criteria.Progress.TOO_MANY_FAILED:
+            why = f"{failed} of {total} labels failed, more than label.max_failed = {label.max_failed:g} allows"
+            follow_ups.cancel.append((train.id, why))
+            follow_ups.said.append(
+                f"{why}: training is called off; mend the cause, `pilot retry --failed`, `pilot retry {train.id}`"
+            )
+        elif said is criteria.Progress.ENOUGH:
+            follow_ups.release.append(train.id)
+        return follow_ups
+
+    def complete_spec(self, connection: Connection, task: Task) -> dict[str, Any]:
+        """The spec of a task that is about to start, with what is known only now; writes the files it names."""
+        spec = dict(task.spec)
+        if task.generation is None:
+            return spec
+        generation = dataset.read_generation(connection, task.generation)
+        place = self.folder.generation(generation.stage, generation.number)
+        if task.kind is TaskKind.SELECT:
+            spec["candidates"] = [
+                f"{attempt.directory}/preselected.cfg"
+                for attempt in progress.done_attempts(connection, task.generation, TaskKind.EXPLORE)
+            ]
+        elif task.kind is TaskKind.TRAIN:
+            spec["train"] = self._write_set(connection, "train", place)
+            spec["holdout"] = self._write_set(connection, "holdout", place)
+        elif task.kind is TaskKind.EVALUATE:
+            potential = self.folder.potential(generation.stage, generation.number)
+            spec["potential"] = f"{potential}/pot.mtp"
+            spec["holdout"] = self._write_set(connection, "holdout", place)
+            spec["eos"] = self._write_set(connection, "eos", place)
+        return spec
+
+    def add_labels(
+        self, connection: Connection, structures: Iterable[tuple[Structure, str]]
+    ) -> tuple[list[NewTask], int]:
+        """Label tasks for structures that the user brings, and how many of them are known already.
+
+        Raises:
+            InputError: a structure has a species that the campaign does not know.
+        """
+        candidates = [Candidate(structure, "train", source) for structure, source in structures]
+        self._refuse_strangers(candidates)
+        ids = dataset.add_structures(connection, candidates, None)
+        fresh = [candidate for candidate, known in zip(candidates, ids, strict=True) if known is not None]
+        return planner.user_labels(self.protocol, fresh), len(ids) - len(fresh)
+
+    def _refuse_strangers(self, candidates: list[Candidate]) -> None:
+        known = {cells.atomic_number(symbol) for symbol in self.protocol.campaign.species}
+        for candidate in candidates:
+            strangers = set(candidate.structure.numbers) - known
+            if strangers:
+                names = ", ".join(cells.symbol(number) for number in sorted(strangers))
+                raise InputError(
+                    f"this campaign does not know {names}: its species are {', '.join(self.protocol.campaign.species)}",
+                    where=candidate.source,
+                    next_step="leave that structure out: nothing was added",
+                )
+
+    def _label_done(
+        self, connection: Connection, task: Task, attempt: Attempt, judgement: Judgement, at: float
+    ) -> None:
+        if judgement.label is None:
+            return
+        content_hash = Structure.from_json(task.spec["structure"]).content_hash()
+        dataset.add_label(
+            connection,
+            content_hash,
+            judgement.label,
+            settings=self.protocol.label_settings(),
+            attempt_id=attempt.id,
+            at=at,
+        )
+
+    def _selected(
+        self, connection: Connection, now: dataset.Generation, attempt: Attempt, at: float, follow_ups: FollowUps
+    ) -> None:
+        """The number of labels is known: insert them, the fit that waits for them, and what comes after it."""
+        stage, number = now.stage, now.number
+        chosen = self._read_selected(attempt, f"s{stage + 1}g{number:02d}")
+        fresh = [c for c in chosen if not dataset.is_known(connection, c.structure)]
+        explored = progress.explored(connection, now.id)
+        sweep = {**explored, "selected": len(fresh), "select": dict(attempt.facts)}
+        dataset.note_generation(connection, now.id, {"sweep": sweep}, at=at)
+        decision = self._decide(stage, self._sweeps(dataset.read_generations(connection), stage))
+        dataset.note_generation(connection, now.id, {"why": decision.why}, outcome=decision.turn, at=at)
+        paths = self._newest_paths(connection)
+        if fresh:
+            learn = planner.learning_generation(self.protocol, stage, number, fresh, f"{paths.potential}/pot.mtp")
+            self._insert(connection, learn, at, follow_ups)
+            paths = self._paths(stage, number, to_be_trained=True)
+        follow_ups.said.append(f"stage {stage + 1} generation {number}: {len(fresh)} selected; {decision.why}")
+        self._go_on(connection, stage, number, decision, paths, at, follow_ups)
+
+    def _go_on(
+        self,
+        connection: Connection,
+        stage: int,
+        number: int,
+        decision: Decision,
+        paths: Paths,
+        at: float,
+        follow_ups: FollowUps,
+    ) -> None:
+        if decision.turn is Turn.SAME_STAGE:
+            follow = planner.exploring_generation(self.protocol, stage, number + 1, paths)
+        elif decision.turn is Turn.NEXT_STAGE:
+            follow = planner.exploring_generation(self.protocol, stage + 1, 1, paths)
+        else:
+            return
+        self._insert(connection, follow, at, follow_ups)
+
+    def _trained(
+        self, connection: Connection, now: dataset.Generation, attempt: Attempt, at: float, follow_ups: FollowUps
+    ) -> None:
+        path = self.folder.potential(now.stage, now.number)
+        _publish(self.folder.root / attempt.directory, self.folder.root / path)
+        dataset.add_potential(connection, now.id, path, attempt_id=attempt.id, facts=attempt.facts, at=at)
+        dataset.note_generation(connection, now.id, {"train": dict(attempt.facts)}, at=at)
+        if attempt.facts.get("worse"):
+            name = f"stage {now.stage + 1} generation {now.number}"
+            follow_ups.said.append(f"{name}: the new potential is worse on the holdout than the last")
+
+    def _decide(self, stage: int, sweeps: list[Sweep]) -> Decision:
+        config = self.protocol.config
+        return criteria.decide(
+            config.stages, stage, sweeps, config.explore.clean_sweeps, self.protocol.campaign.if_not_converged
+        )
+
+    def _sweeps(self, history: list[dataset.Generation], stage: int) -> list[Sweep]:
+        recorded = [g.facts["sweep"] for g in history if g.stage == stage and "sweep" in g.facts]
+        return [Sweep(s["wanted"], s["done"], s["broke"], s["selected"]) for s in recorded]
+
+    def _paths(self, stage: int, number: int, *, to_be_trained: bool) -> Paths:
+        key = planner.key_of(TaskKind.TRAIN, stage, number) if to_be_trained else None
+        return Paths(self.folder.potential(stage, number), self.folder.generation(stage, number), key)
+
+    def _newest_paths(self, connection: Connection) -> Paths:
+        newest = dataset.read_potentials(connection)[-1]
+        generation = dataset.read_generation(connection, newest.generation)
+        return self._paths(generation.stage, generation.number, to_be_trained=False)
+
+    def _insert(self, connection: Connection, new: Generation, at: float, follow_ups: FollowUps) -> None:
+        generation_id = dataset.add_generation(connection, new.stage, new.number, at)
+        dataset.add_structures(connection, new.candidates, generation_id)
+        follow_ups.tasks += [_in_generation(task, generation_id) for task in new.tasks]
+
+    def _read_selected(self, attempt: Attempt, generation: str) -> list[Candidate]:
+        species = self.protocol.campaign.species
+        path = self.folder.root / attempt.directory / "selected.cfg"
+        return [
+            Candidate(
+                to_structure(configuration, species),
+                "train",
+                f"{generation} #{number}",
+                grade=float(dict(configuration.features).get("MV_grade", "nan")),
+            )
+            for number, configuration in enumerate(read_cfg(path), 1)
+        ]
+
+    def _write_set(self, connection: Connection, role: str, place: str) -> str | None:
+        """Write the labelled structures of a role for the tasks of a generation; None if there are none."""
+        species = self.protocol.campaign.species
+        rows = dataset.read_labelled(connection, role, self.protocol.label_settings())
+        configurations = [
+            from_structure(structure, label, species, [("structure", str(about["structure_id"]))])
+            for structure, label, about in rows
+        ]
+        if not configurations:
+            return None
+        path = self.folder.root / place / f"{role}.cfg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_cfg(path, configurations)
+        return f"{place}/{role}.cfg"
+
+
+def _publish(made: Path, published: Path) -> None:
+    """Put a potential where the next tasks look for it; doing it twice does no harm."""
+    beside = published.with_name(f".{published.name}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name in ("pot.mtp", "active.npz"):
+        shutil.copy2(made / name, beside / name)
+    shutil.rmtree(published, ignore_errors=True)
+    beside.rename(published)
+
+
+def _in_generation(task: NewTask, generation_id: int) -> NewTask:
+    return replace(task, generation=generation_id)

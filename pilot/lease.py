@@ -1,0 +1,228 @@
+"""The lease: at most one process writes in a campaign folder.
+
+The file is made with O_CREAT|O_EXCL and names its holder. It is taken over only from a holder that is known to
+be gone: on this machine by its process, elsewhere never by guessing. A file lock helps two starts on one
+machine to take turns but is not what we trust; nor is it needed that it works. Behind all this stands the epoch
+in the database, which every transaction checks (facts on SQLite and shared file systems).
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from db.errors import HeldError, LostLeaseError, StorageError
+from db.files import storage_error, write_whole
+from pilot import host
+from pilot.folder import Folder
+
+#: A holder elsewhere that has not said anything for so long is worth a remark; it is not taken for dead.
+SILENCE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds the lease.
+
+    Attributes:
+        nonce: tells two holders apart whatever else is equal.
+        process_start: start of the process in ticks since boot: a reused pid is another process.
+        purpose: "run", or the command that borrowed the folder for a moment.
+        heartbeat: when it last said that it lives, seconds since 1970.
+    """
+
+    nonce: str
+    host: str
+    boot_id: str
+    pid: int
+    process_start: int
+    job_id: str | None
+    purpose: str
+    since: float
+    heartbeat: float
+    epoch: int = 0
+
+    def is_gone(self) -> bool | None:
+        """Whether the holder is known to be dead; None when that cannot be known from here."""
+        if self.host != host.hostname():
+            return None
+        if self.boot_id != host.boot_id():
+            return True
+        seen = host.process(self.pid)
+        return seen is None or seen.zombie or seen.start != self.process_start
+
+
+class Lease:
+    """A lease that we hold."""
+
+    def __init__(self, folder: Folder, holder: Holder) -> None:
+        self._folder = folder
+        self.holder = holder
+
+    def beat(self, epoch: int) -> None:
+        """Say that we live.
+
+        Raises:
+            LostLeaseError: somebody else holds the lease now.
+        """
+        self.demand()
+        self.holder = replace(self.holder, heartbeat=host.now(), epoch=epoch)
+        write_whole(self._folder.lease, json.dumps(asdict(self.holder)), durable=False)
+
+    def demand(self) -> None:
+        """Make sure that the lease still is ours.
+
+        Raises:
+            LostLeaseError: it is not.
+        """
+        current = read_holder(self._folder)
+        if current is None or current.nonce != self.holder.nonce:
+            raise LostLeaseError(
+                "the lease of this folder was taken by another pilot",
+                where=str(self._folder.lease),
+                next_step="nothing: this one stops without writing",
+            )
+
+    def release(self) -> None:
+        """Give the lease back."""
+        with contextlib.suppress(LostLeaseError, FileNotFoundError):
+            self.demand()
+            self._folder.lease.unlink()
+
+
+def read_holder(folder: Folder) -> Holder | None:
+    """Who holds the lease; None if nobody does.
+
+    Raises:
+        StorageError: the file is there but is not a lease.
+    """
+    try:
+        text = folder.lease.read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise StorageError(
+            "the lease file is not readable",
+            where=str(folder.lease),
+            next_step="make sure that no pilot runs in this folder, then `pilot doctor --release-lease`",
+        ) from error
+
+
+def living_holder(folder: Folder) -> Holder | None:
+    """The holder, unless it is known to be dead."""
+    holder = read_holder(folder)
+    return None if holder is None or holder.is_gone() else holder
+
+
+def take_lease(folder: Folder, purpose: str) -> Lease:
+    """Become the only writer of the folder.
+
+    Raises:
+        HeldError: another process holds it, or may.
+        StorageError: the folder cannot be written.
+    """
+    try:
+        folder.make()
+    except OSError as error:
+        raise storage_error(error, folder.state) from error
+    with _one_at_a_time(folder.lock):
+        holder = read_holder(folder)
+        if holder is not None:
+            if not holder.is_gone():
+                raise held(holder, folder)
+            _put_aside(folder, holder)
+        return Lease(folder, _create(folder, purpose))
+
+
+def release_by_force(folder: Folder) -> Holder | None:
+    """Take the lease away from a holder that the user knows to be dead.
+
+    Raises:
+        HeldError: the holder lives, as can be seen from here.
+    """
+    try:
+        holder = read_holder(folder)
+    except StorageError:
+        folder.lease.unlink(missing_ok=True)
+        return None
+    if holder is not None:
+        if holder.is_gone() is False:
+            raise held(holder, folder)
+        folder.lease.unlink(missing_ok=True)
+    return holder
+
+
+def held(holder: Holder, folder: Folder) -> HeldError:
+    """The words for a folder that another pilot holds."""
+    silent = host.now() - holder.heartbeat
+    where = f"{folder.root}, by pid {holder.pid} on {holder.host}" + (f", job {holder.job_id}" if holder.job_id else "")
+    if holder.is_gone() is None and silent > SILENCE_S:
+        return HeldError(
+            f"another machine's pilot holds this folder, and has been silent for {silent / 60:.0f} min",
+            where=where,
+            next_step=f"if you know that it is dead (look on {holder.host}): `pilot doctor --release-lease`",
+        )
+    return HeldError(
+        "a pilot is alive in this folder",
+        where=where,
+        next_step="`pilot status` shows it; `pilot drain` ends it in order",
+    )
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    with lock.open("a") as file:
+        # on a file system without locks this does nothing: O_EXCL and the epoch still stand
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _put_aside(folder: Folder, dead: Holder) -> None:
+    """Remove a dead holder's lease, and no other: where locks do not work somebody may have been faster."""
+    aside = folder.lease.with_name(f"lease.{dead.nonce}.dead")
+    with contextlib.suppress(FileNotFoundError):
+        folder.lease.rename(aside)
+        moved = Holder(**json.loads(aside.read_text()))
+        if moved.nonce != dead.nonce:
+            # it was a fresh lease: put it back unless a third has made one meanwhile
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, folder.lease)
+            aside.unlink()
+            raise held(moved, folder)
+        aside.unlink()
+
+
+def _create(folder: Folder, purpose: str) -> Holder:
+    me = host.process(os.getpid())
+    now = host.now()
+    holder = Holder(
+        nonce=secrets.token_hex(8),
+        host=host.hostname(),
+        boot_id=host.boot_id(),
+        pid=os.getpid(),
+        process_start=me.start if me else 0,
+        job_id=os.environ.get("SLURM_JOB_ID"),
+        purpose=purpose,
+        since=now,
+        heartbeat=now,
+    )
+    try:
+        descriptor = os.open(folder.lease, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o664)
+    except FileExistsError:
+        other = read_holder(folder)
+        raise held(other or holder, folder) from None
+    except OSError as error:
+        raise storage_error(error, folder.lease) from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(json.dumps(asdict(holder)))
+        file.flush()
+        os.fsync(file.fileno())
+    return holder

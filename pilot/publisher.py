@@ -1,0 +1,158 @@
+"""Publishing: the snapshot for `pilot status`, the copy of the database for `pilot show`, each by rename."""
+
+import logging
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from db import attempt_table
+from db.engine import Writer
+from db.errors import StorageError
+from db.files import write_whole
+from db.states import PilotState, Verdict
+from pilot import host
+from pilot.agent.messages import Ended
+from pilot.campaign.planner import Protocol
+from pilot.campaign.summary import summarise
+from pilot.folder import Folder
+from pilot.ledger import Ledger
+from pilot.snapshot import CampaignStatus, FailureStatus, NodeStatus, PilotStatus, RunningStatus, Snapshot
+
+log = logging.getLogger("pilot")
+
+#: The snapshot is at most so old while things change, and so old when nothing does.
+FRESH_S = 1.0
+STALE_S = 5.0
+#: The copy takes longer, the more there is: at most this part of the time is spent on it.
+COPY_SHARE = 0.02
+COPY_LEAST_S = 5.0
+SHOWN = 40
+
+
+class Publisher:
+    """Publishes what the ledger holds.
+
+    Args:
+        on_snapshot: called with each snapshot: the live view.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        writer: Writer,
+        protocol: Protocol | None,
+        pilot: PilotStatus | None,
+        on_snapshot: Callable[[Snapshot], None] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._writer = writer
+        self._protocol = protocol
+        self._pilot = pilot
+        self._on_snapshot = on_snapshot
+        self._changed = True
+        self._copy_stale = True
+        self._published_at = 0.0
+        self._copied_at = 0.0
+        self._copy_every_s = COPY_LEAST_S
+        self._campaign: CampaignStatus | None = None
+        self._failures: list[FailureStatus] = []
+        self._useful_core_s = 0.0
+        self._since = host.now()
+
+    def changed(self) -> None:
+        """Something is different from what was published."""
+        self._changed = True
+        self._copy_stale = True
+
+    def set_state(self, state: PilotState, remark: str) -> None:
+        """The pilot drains, goes on, or has ended."""
+        if self._pilot is not None:
+            self._pilot.state = state
+            self._pilot.remark = remark
+        self.changed()
+
+    def count(self, message: Ended, cores: int) -> None:
+        """An attempt has ended: useful core-time is that of attempts that are done."""
+        if message.judgement.verdict is Verdict.DONE:
+            self._useful_core_s += message.end.wall_s * cores
+
+    def publish_if_due(self, ledger: Ledger) -> None:
+        """Publish when there is something new, or to show that we live."""
+        age = host.now() - self._published_at
+        if age >= STALE_S or (self._changed and age >= FRESH_S):
+            self._publish_snapshot(ledger)
+        if self._copy_stale and host.now() - self._copied_at >= self._copy_every_s:
+            self._publish_copy()
+
+    def publish(self, ledger: Ledger) -> None:
+        """Publish all, now."""
+        self.changed()
+        self._publish_snapshot(ledger)
+        self._publish_copy()
+
+    def _publish_copy(self) -> None:
+        began = host.monotonic()
+        try:
+            self._writer.publish_copy(self._folder.copy)
+        except StorageError as error:
+            # the copy is for readers: the pilot can do without, and says so
+            log.warning("%s", "; ".join(str(error).splitlines()))
+        self._copy_stale = False
+        self._copied_at = host.now()
+        self._copy_every_s = max(COPY_LEAST_S, (host.monotonic() - began) / COPY_SHARE)
+
+    def _publish_snapshot(self, ledger: Ledger) -> None:
+        if self._changed:
+            with self._writer.reading() as connection:
+                self._read(connection)
+            self._changed = False
+        snapshot = self._snapshot(ledger)
+        self._published_at = snapshot.at
+        try:
+            write_whole(self._folder.status, snapshot.to_json(), durable=False)
+        except StorageError as error:
+            log.warning("%s", "; ".join(str(error).splitlines()))
+        if self._on_snapshot is not None:
+            self._on_snapshot(snapshot)
+
+    def _read(self, connection: Connection) -> None:
+        if self._protocol is not None:
+            self._campaign = summarise(connection, self._protocol)
+        failures = attempt_table.read_latest_failures(connection, 5)
+        self._failures = [FailureStatus(task.id, task.name, why) for task, why in failures]
+
+    def _snapshot(self, ledger: Ledger) -> Snapshot:
+        reactor, now = ledger.reactor, host.now()
+        tasks: dict[str, dict[str, int]] = {}
+        for (kind, state), number in reactor.graph.counts.items():
+            if number:
+                tasks.setdefault(kind.value, {})[state.value] = number
+        nodes = [
+            NodeStatus(node.name, len(node.cores), len(node.cores) - len(node.free_cores), node.memory_mb)
+            for node in reactor.pool.nodes.values()
+        ]
+        running = [
+            RunningStatus(
+                task=entry.task.id,
+                kind=entry.task.kind,
+                name=entry.task.name,
+                node=entry.attempt.node,
+                cores=len(entry.attempt.cores),
+                started_at=entry.attempt.started_at,
+                expected_s=reactor.times.expected(entry.task.kind, entry.task.size, entry.task.time_request_s),
+            )
+            for entry in list(ledger.running.values())[:SHOWN]
+        ]
+        return Snapshot(
+            at=now,
+            folder=str(self._folder.root),
+            pilot=self._pilot,
+            nodes=nodes,
+            tasks=tasks,
+            why_waiting={kind.value: reasons for kind, reasons in reactor.why_waiting().items()},
+            running=running,
+            failures=self._failures,
+            campaign=self._campaign,
+            useful_core_s=self._useful_core_s,
+            reserved_core_s=reactor.pool.total_cores() * (now - self._since),
+        )

@@ -1,0 +1,146 @@
+"""What users ask of a pilot while it runs, or of the folder while none does: one function a verb.
+
+A request is applied in one transaction together with the record that it was: after a crash it is neither lost
+nor applied twice.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from db import pilot_table, task_table
+from db.errors import InputError, PilotError
+from db.records import NewTask, Resources, Structure
+from db.states import EdgeKind, TaskKind, TaskState
+from pilot.campaign.planner import PRIORITY
+from pilot.ledger import Ledger, Turn
+from pilot.mailbox import Request
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """What the loop of the pilot itself is asked to do: None of it where no pilot runs."""
+
+    drain: Callable[[str, bool], None]
+    resume: Callable[[], bool]
+
+
+def apply(request: Request, ledger: Ledger, turn: Turn, steering: Steering | None) -> Answer:
+    """Do what a request asks, and say what was done: ``{"ok": …, "said": …}`` and what the verb adds.
+
+    A request that cannot be fulfilled changes nothing and is answered with the reason.
+    """
+    known = pilot_table.answer_of(turn.connection, request.id)
+    if known is not None:
+        return known
+    try:
+        answer = _do(request, ledger, turn, steering)
+    except PilotError as error:
+        answer = {
+            "ok": False,
+            "said": error.what,
+            "where": error.where,
+            "next": error.next_step,
+            "code": error.exit_code,
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        answer = {
+            "ok": False,
+            "said": f"the request cannot be read: {error!r}",
+            "where": request.id,
+            "next": "",
+            "code": 2,
+        }
+    pilot_table.record_request(turn.connection, request.id, request.verb, answer, turn.at)
+    return answer
+
+
+def _do(request: Request, ledger: Ledger, turn: Turn, steering: Steering | None) -> Answer:
+    arguments = request.arguments
+    match request.verb:
+        case "add":
+            return _add(arguments, turn)
+        case "add label":
+            return _add_labels(arguments, ledger, turn)
+        case "cancel":
+            ids = _ids(arguments["tasks"])
+            turn.cancel(ids, "cancelled by the user")
+            return {"ok": True, "said": f"cancelled: {_listed(ids)}"}
+        case "retry":
+            ids = _ids(arguments["tasks"]) or _failed(turn)
+            turn.retry(ids)
+            return {"ok": True, "said": f"to be tried again: {_listed(ids)}" if ids else "no task has failed"}
+        case "drain" | "resume":
+            return _steer(request, steering)
+    raise InputError(f"a pilot does not know the request {request.verb!r}", next_step="use the same version of pilot")
+
+
+def _steer(request: Request, steering: Steering | None) -> Answer:
+    if steering is None:
+        return {"ok": False, "said": "no pilot is alive in this folder", "next": "`pilot run` starts one", "code": 5}
+    if request.verb == "drain":
+        steering.drain("pilot drain", bool(request.arguments.get("now")))
+        return {"ok": True, "said": "draining: nothing new starts; what runs may finish"}
+    if steering.resume():
+        return {"ok": True, "said": "the pilot starts tasks again"}
+    return {"ok": False, "said": "the pilot is not draining", "next": "`pilot status`", "code": 5}
+
+
+def _add(arguments: Mapping[str, Any], turn: Turn) -> Answer:
+    tasks = turn.add([_new_task(given) for given in arguments["tasks"]])
+    return {"ok": True, "said": f"added: {_listed([task.id for task in tasks])}", "tasks": [task.id for task in tasks]}
+
+
+def _new_task(given: Mapping[str, Any]) -> NewTask:
+    after = [(int(parent), EdgeKind.DONE) for parent in given.get("after", ())]
+    after += [(int(parent), EdgeKind.ENDED) for parent in given.get("after_ended", ())]
+    return NewTask(
+        kind=TaskKind.COMMAND,
+        engine="command",
+        name=str(given["name"]),
+        spec=given["spec"],
+        key=given.get("key"),
+        priority=int(given.get("priority", PRIORITY[TaskKind.COMMAND])),
+        resources=Resources(**given.get("resources", {})),
+        time_request_s=given.get("time_request_s"),
+        time_limit_s=given.get("time_limit_s"),
+        after=tuple(after),
+    )
+
+
+def _add_labels(arguments: Mapping[str, Any], ledger: Ledger, turn: Turn) -> Answer:
+    if ledger.driver is None:
+        raise InputError(
+            "this folder has no campaign: there is nothing to label structures for",
+            where="pilot.toml",
+            next_step="write [campaign] into pilot.toml; `pilot init --example li-small-cell` shows how",
+        )
+    structures = [(Structure.from_json(given["structure"]), str(given["source"])) for given in arguments["structures"]]
+    new, known = ledger.driver.add_labels(turn.connection, structures)
+    tasks = turn.add(new)
+    said = f"{len(tasks)} structures to label" + (f": {_listed([task.id for task in tasks])}" if tasks else "")
+    if known:
+        said += f"; {known} were known already"
+    return {"ok": True, "said": said, "tasks": [task.id for task in tasks]}
+
+
+def _failed(turn: Turn) -> list[int]:
+    return [task.id for task in task_table.list_tasks(turn.connection, state=TaskState.FAILED, limit=100_000)]
+
+
+def _ids(given: list[Any]) -> list[int]:
+    return list(dict.fromkeys(int(task_id) for task_id in given))
+
+
+def _listed(ids: list[int]) -> str:
+    """Task ids, runs of them folded: "tasks 3–7, 12"."""
+    runs: list[list[int]] = []
+    for number in sorted(ids):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    shown = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    return f"task{'s' if len(ids) != 1 else ''} {shown}"

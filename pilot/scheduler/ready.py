@@ -1,0 +1,62 @@
+"""The tasks that may start, grouped by what they ask for. Pure.
+
+A hundred thousand labels ask for the same thing: grouped, a decision costs the number of shapes, not of tasks.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from db.records import Resources
+from db.states import TaskKind
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What tasks of one group have in common."""
+
+    priority: int
+    kind: TaskKind
+    resources: Resources
+    size: int = 0
+    time_request_s: float | None = None
+
+
+class Ready:
+    """The ready tasks; within a shape the lowest id first."""
+
+    def __init__(self) -> None:
+        self._heaps: dict[Shape, list[int]] = {}
+        self._shape_of: dict[int, Shape] = {}
+
+    def __len__(self) -> int:
+        return len(self._shape_of)
+
+    def add(self, task_id: int, shape: Shape) -> None:
+        """A task has become ready."""
+        self._shape_of[task_id] = shape
+        heapq.heappush(self._heaps.setdefault(shape, []), task_id)
+
+    def remove(self, task_id: int) -> None:
+        """A task is no longer ready; its place in the heap is skipped when it comes up."""
+        self._shape_of.pop(task_id, None)
+
+    def shapes(self) -> Iterator[Shape]:
+        """The shapes that have a ready task."""
+        for shape in list(self._heaps):
+            if self.first(shape) is not None:
+                yield shape
+
+    def first(self, shape: Shape) -> int | None:
+        """The next task of a shape."""
+        heap = self._heaps.get(shape)
+        while heap:
+            if self._shape_of.get(heap[0]) == shape:
+                return heap[0]
+            heapq.heappop(heap)
+        self._heaps.pop(shape, None)
+        return None
+
+    def count(self, shape: Shape) -> int:
+        """How many tasks of a shape there are at most (removed ones may still count)."""
+        return len(self._heaps.get(shape, ()))

@@ -1,0 +1,58 @@
+"""How long a task is expected to need: learned from finished attempts of the same kind and size. Pure."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+
+from db.states import TaskKind
+
+#: As many attempts of a kind and size are remembered.
+MEMORY = 200
+#: What a task needs is the time that this part of its like have needed at most.
+QUANTILE = 0.9
+#: A guess is trusted less than a measurement: with fewer attempts than this, the longest counts.
+FEW = 5
+
+
+class Times:
+    """What tasks have needed so far.
+
+    Args:
+        guesses: seconds for a kind of which nothing is known yet.
+    """
+
+    def __init__(self, guesses: Mapping[TaskKind, float] | None = None) -> None:
+        self._guesses = dict(guesses or {})
+        self._seen: dict[tuple[TaskKind, int], deque[float]] = defaultdict(lambda: deque(maxlen=MEMORY))
+        self._known: dict[tuple[TaskKind, int], float] = {}
+
+    def learn(self, kind: TaskKind, size: int, wall_s: float) -> None:
+        """A task of this kind and size has been done in ``wall_s``."""
+        self._seen[kind, size].append(wall_s)
+        self._known.pop((kind, size), None)
+
+    def learn_all(self, durations: Iterable[tuple[TaskKind, int, float]]) -> None:
+        """Many at once, the latest last."""
+        for kind, size, wall_s in durations:
+            self.learn(kind, size, wall_s)
+
+    def expected(self, kind: TaskKind, size: int, request_s: float | None = None) -> float | None:
+        """Seconds that a task is expected to need; None if nobody has said and nothing is known.
+
+        A plain command has no size that we know of: what others needed says nothing, so only the request
+        counts.
+        """
+        if kind is TaskKind.COMMAND:
+            return request_s
+        learned = self._learned(kind, size)
+        if learned is not None:
+            return learned
+        return request_s if request_s is not None else self._guesses.get(kind)
+
+    def _learned(self, kind: TaskKind, size: int) -> float | None:
+        if (kind, size) not in self._seen:
+            return None
+        if (kind, size) not in self._known:
+            ordered = sorted(self._seen[kind, size])
+            last = len(ordered) - 1
+            self._known[kind, size] = ordered[last if len(ordered) < FEW else round(QUANTILE * last)]
+        return self._known[kind, size]

@@ -1,0 +1,91 @@
+"""From what pw.x printed and how it ended to a verdict. Pure."""
+
+import re
+
+from db.states import Verdict
+from tasks import endings
+from tasks.engines.qe_output import Report
+from tasks.protocol import Cause, Exit
+
+INSTALL = "install quantum-espresso or set label.qe.command"
+#: what a launcher, a shell or the loader says when the program is not there
+_NOT_THERE = re.compile(
+    r"unable to find the specified executable|failed to execute \S+: No such file"
+    r"|command not found|error while loading shared libraries"
+)
+_NO_PROGRAM = re.compile(
+    r"no such (file|program)|not found|permission denied|exec format|interpreter", re.IGNORECASE
+)
+#: what the machine is to blame for
+_MACHINE = re.compile(
+    r"No space left on device|Disk quota exceeded|Stale file handle|Input/output error|Transport endpoint"
+    r"|not enough slots available|ORTE was unable|PRTE ERROR|An ORTE daemon has unexpectedly failed"
+    r"|Unable to create step|PMI2?_Init failed|PMIX ERROR"
+)
+_KILLED_RANK = re.compile(r"exited on signal (\d+)")
+#: routines whose complaints are about files and not about what the user wrote
+_OF_FILES = ("davcio", "diropn", "mp_", "wfcrec", "write_rhog", "read_rhog", "create_directory")
+
+
+def of(report: Report, end: Exit, program: str, err: str) -> tuple[Verdict, str]:
+    """The verdict and, unless it is DONE, one line that says why.
+
+    An exit code counts only where the run ended by itself: where we ended it, or nobody saw its end, the
+    output decides alone.
+
+    Args:
+        report: what the two outputs say.
+        end: how it ended.
+        program: what was started, for the message.
+        err: standard error.
+    """
+    if end.cause is Cause.CANCEL:
+        return endings.BY_US[end.cause]
+    if end.cause is Cause.NOT_STARTED:
+        return _not_started(end, program)
+    if report.complete and (end.code == 0 or end.cause is not None):
+        return Verdict.DONE, ""
+    if end.cause is not None:
+        return endings.BY_US[end.cause]
+    if report.stopped:
+        return Verdict.INTERRUPTED, "it stopped before its end, as asked or because its time was over"
+    return _by_itself(report, end, program, err)
+
+
+def _not_started(end: Exit, program: str) -> tuple[Verdict, str]:
+    message = end.message or "it could not be started"
+    # "cannot enter", "cannot write into": the folder of the attempt, not the program
+    if not message.startswith("cannot") and _NO_PROGRAM.search(message):
+        return Verdict.BAD_INPUT, f"{program}: {message}; {INSTALL}"
+    return Verdict.INFRASTRUCTURE, f"{program}: {message}"
+
+
+def _by_itself(report: Report, end: Exit, program: str, err: str) -> tuple[Verdict, str]:
+    how = _how(end)
+    rank = _KILLED_RANK.search(err)
+    signal = end.signal or (int(rank.group(1)) if rank else 0) or max(0, (end.code or 0) - 128)
+    if report.no_memory:
+        return Verdict.OUT_OF_MEMORY, f"it says that memory was short ({report.complaint or how})"
+    sent = endings.by_signal(signal)
+    if sent is not None:
+        return sent
+    machine = _MACHINE.search(err)
+    if machine:
+        return Verdict.INFRASTRUCTURE, machine.group(0)
+    if report.complaint:
+        # before the first SCF step it has only read its input
+        files = any(f"in routine {name}" in report.complaint for name in _OF_FILES)
+        early = not report.scf_began and not files
+        return (Verdict.BAD_INPUT if early else Verdict.CRASHED), report.complaint
+    missing = _NOT_THERE.search(err)
+    if not report.began and (missing or end.code == 127):
+        said = missing.group(0) if missing else "there is no such program"
+        return Verdict.BAD_INPUT, f"{program}: {said}; {INSTALL}"
+    if report.job_done and not report.converged:
+        return Verdict.NOT_CONVERGED, "the SCF is not converged"
+    what = report.missing or ("not to its end" if not report.job_done else "complete")
+    return Verdict.CRASHED, f"{how}; output: {what}"
+
+
+def _how(end: Exit) -> str:
+    return f"signal {end.signal}" if end.signal is not None else f"exit code {end.code}"

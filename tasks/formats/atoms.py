@@ -1,0 +1,208 @@
+"""Structures in the formats of others: any file that ASE reads, and training sets to hand over."""
+
+import sqlite3
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import ParseError
+from ase.io.formats import UnknownFileTypeError
+
+from db.errors import InputError, StorageError
+from db.records import Label, Structure, Vector
+from tasks.formats.cfg import from_structure, read_cfg, to_label, to_structure, write_cfg
+from tasks.formats.whole import beside
+
+Row = tuple[Structure, Label | None]
+
+#: what ASE's readers are known to raise on files that are not what they seem; they have no error of their own
+_READER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    ParseError,
+    RuntimeError,
+    StopIteration,
+    SyntaxError,
+    TypeError,
+    UnknownFileTypeError,
+    ValueError,
+    sqlite3.Error,
+    struct.error,
+)
+
+
+def to_atoms(structure: Structure, label: Label | None = None) -> Atoms:
+    """A structure for ASE; its label, if there is one, becomes the results of a single-point calculator."""
+    atoms = Atoms(
+        numbers=structure.numbers,
+        positions=structure.positions,
+        cell=structure.cell,
+        pbc=structure.pbc,
+    )
+    if label is not None:
+        results: dict[str, Any] = {
+            "energy": label.energy,
+            "free_energy": label.energy,
+            "forces": np.array(label.forces).reshape(-1, 3),
+        }
+        if label.stress is not None:
+            results["stress"] = np.array(label.stress)
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def from_atoms(atoms: Atoms) -> Row:
+    """The structure of an ASE object, and its label if it carries an energy and forces.
+
+    Where there is a free energy it is taken, as the forces are its derivatives.
+    """
+    a, b, c = _vectors(atoms.cell.array)
+    structure = Structure(
+        numbers=tuple(int(z) for z in atoms.numbers),
+        positions=_vectors(atoms.positions),
+        cell=(a, b, c),
+        pbc=(bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2])),
+    )
+    results = {} if atoms.calc is None else atoms.calc.results
+    energy = results.get("free_energy", results.get("energy"))
+    forces = results.get("forces")
+    if energy is None or forces is None:
+        return structure, None
+    stress = None
+    if results.get("stress") is not None and all(structure.pbc):
+        given = np.asarray(results["stress"], dtype=float)
+        # readers give six components or a matrix
+        six = given if given.shape == (6,) else given.reshape(9)[[0, 4, 8, 5, 2, 1]]
+        xx, yy, zz, yz, xz, xy = (float(value) for value in six)
+        stress = (xx, yy, zz, yz, xz, xy)
+    return structure, Label(float(energy), _vectors(forces), stress)
+
+
+def read_structures(path: Path, species: Sequence[str] = ()) -> list[Row]:
+    """Read all structures of a file, with their labels where it has them.
+
+    Args:
+        path: any file that ASE reads, or a ``.cfg`` of MLIP, which is known by its BEGIN_CFG (``.cfg`` is
+            also the suffix of AtomEye's files).
+        species: the elements of the types 0, 1, …; needed for MLIP's ``.cfg`` only.
+
+    Raises:
+        InputError: the file cannot be read, or has no structure.
+    """
+    if is_mlip_cfg(path):
+        if not species:
+            raise InputError(
+                "the file names its atoms by types, not by elements",
+                where=str(path),
+                next_step="name the elements of the types 0, 1, … with `species` in pilot.toml",
+            )
+        rows = [(to_structure(c, species), to_label(c)) for c in read_cfg(path)]
+    else:
+        rows = [from_atoms(atoms) for atoms in _read_with_ase(path)]
+    if not rows:
+        raise InputError(
+            "the file has no structure", where=str(path), next_step="check that the run that wrote it has finished"
+        )
+    return rows
+
+
+def is_mlip_cfg(path: Path) -> bool:
+    """Whether the first words of a file are those of MLIP's ``.cfg`` format."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4096).lstrip().startswith(b"BEGIN_CFG")
+    except OSError as error:
+        raise InputError(
+            f"cannot read the file: {error.strerror}",
+            where=str(path),
+            next_step="check the name of the file and its permissions",
+        ) from error
+
+
+def export_structures(path: Path, rows: Iterable[Row], species: Sequence[str]) -> int:
+    """Write a training set for others; the file appears whole.
+
+    Args:
+        path: its suffix decides the format: ``.extxyz`` or ``.xyz`` (positions to 10⁻⁸ Å), ``.db`` (ASE's
+            database), ``.cfg`` (MLIP).
+        rows: structures with their labels.
+        species: the elements of the types 0, 1, … of a ``.cfg``.
+
+    Returns:
+        how many structures were written.
+
+    Raises:
+        InputError: another suffix, or an element that is not in ``species``.
+        StorageError: the file cannot be written.
+    """
+    if path.suffix == ".cfg":
+        return write_cfg(path, (from_structure(structure, label, species) for structure, label in rows))
+    write = _WRITERS.get(path.suffix)
+    if write is None:
+        raise InputError(
+            f"cannot tell the format from the suffix {path.suffix!r}",
+            where=str(path),
+            next_step="let the name end in .extxyz, .db or .cfg",
+        )
+    try:
+        with beside(path) as new:
+            return write(new, (to_atoms(structure, label) for structure, label in rows))
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"ASE's database cannot be written: {error}",
+            where=str(path),
+            next_step="free some room, or export to .extxyz",
+        ) from error
+
+
+def _read_with_ase(path: Path) -> list[Atoms]:
+    try:
+        images = ase.io.read(str(path), index=":")
+    except _READER_ERRORS as error:
+        raise InputError(
+            f"ASE cannot read the file ({type(error).__name__}: {str(error)[:200]})",
+            where=str(path),
+            next_step="check that the file is whole, or convert it to extxyz",
+        ) from error
+    return list(images)
+
+
+def _write_extxyz(path: Path, images: Iterator[Atoms]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for atoms in images:
+            ase.io.write(file, atoms, format="extxyz")
+            count += 1
+    return count
+
+
+def _write_database(path: Path, images: Iterator[Atoms]) -> int:
+    count = 0
+    # no lock: nobody else knows this name, and not every shared file system can lock
+    with ase.db.connect(str(path), type="db", append=False, use_lock_file=False) as database:
+        for atoms in images:
+            database.write(atoms)
+            count += 1
+    return count
+
+
+_WRITERS: dict[str, Callable[[Path, Iterator[Atoms]], int]] = {
+    ".extxyz": _write_extxyz,
+    ".xyz": _write_extxyz,
+    ".db": _write_database,
+}
+
+
+def _vectors(rows: Any) -> tuple[Vector, ...]:
+    return tuple((float(x), float(y), float(z)) for x, y, z in rows)

@@ -1,0 +1,195 @@
+"""Configurations in MLIP's ``.cfg`` format, as they are written by MLIP-2, MLIP-3, motep and LAMMPS runs.
+
+A file is a row of ``BEGIN_CFG … END_CFG`` blocks. What varies between writers, and is understood here: any
+notation of numbers, 0 to 3 rows of ``Supercell``, the columns of ``AtomData`` (they are named in the line),
+Cartesian or direct coordinates, the order of the components of ``PlusStress``. Columns that we do not know
+are kept. Everything is Å, eV and eV/Å; ``PlusStress`` is −V·σ in eV with ASE's sign of σ.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from db.errors import InputError
+from tasks.formats.cfg_parser import Block, bad, number, read_blocks
+from tasks.formats.configuration import Column, Configuration, Floats, from_structure, to_label, to_structure
+from tasks.formats.whole import beside
+
+__all__ = [
+    "Configuration",
+    "format_cfg",
+    "from_structure",
+    "parse_cfg",
+    "read_cfg",
+    "to_label",
+    "to_structure",
+    "write_cfg",
+]
+
+_CARTESIAN = ("cartes_x", "cartes_y", "cartes_z")
+_DIRECT = ("direct_x", "direct_y", "direct_z")
+_FORCES = ("fx", "fy", "fz")
+_STRESS = ("xx", "yy", "zz", "yz", "xz", "xy")
+
+
+def read_cfg(path: Path) -> Iterator[Configuration]:
+    """Read the configurations of a file one by one; an empty file has none.
+
+    Raises:
+        InputError: the file cannot be read, is cut short, or is not a ``.cfg`` file; it names the line.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            yield from parse_cfg(lines, str(path))
+    except OSError as error:
+        raise InputError(
+            f"cannot read the configurations: {error.strerror}",
+            where=str(path),
+            next_step="check the name of the file and its permissions",
+        ) from error
+
+
+def parse_cfg(lines: Iterable[str], where: str) -> Iterator[Configuration]:
+    """Read configurations from lines of text.
+
+    Raises:
+        InputError: as :func:`read_cfg`; ``where`` is the file it names.
+    """
+    for block in read_blocks(lines, where):
+        yield _configuration(block)
+
+
+def write_cfg(path: Path, configurations: Iterable[Configuration]) -> int:
+    """Write configurations one by one; the file appears whole, or not at all if ``configurations`` raises.
+
+    Returns:
+        how many there were.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    count = 0
+    with beside(path) as new, new.open("w", encoding="utf-8") as file:
+        for configuration in configurations:
+            file.write(format_cfg(configuration))
+            count += 1
+    return count
+
+
+def format_cfg(configuration: Configuration) -> str:
+    """The text of one configuration; every number comes back from it exactly."""
+    c = configuration
+    lines = ["BEGIN_CFG", " Size", f"    {len(c.types)}"]
+    if c.rows:
+        lines += [" Supercell", *(f"    {_numbers(row)}" for row in c.cell[: c.rows])]
+    columns, rows = _atom_table(c)
+    lines.append(f" AtomData:  {' '.join(columns)}")
+    lines += [f"    {' '.join(row)}" for row in rows]
+    if c.energy is not None:
+        lines += [" Energy", f"    {float(c.energy)!r}"]
+    if c.plus_stress is not None:
+        lines += [f" PlusStress:  {' '.join(_STRESS)}", f"    {_numbers(c.plus_stress)}"]
+    # a value is what stands in one line
+    lines += [f" Feature   {name}\t{' '.join(value.splitlines())}" for name, value in c.features]
+    return "\n".join([*lines, "END_CFG", "", ""])
+
+
+def _atom_table(c: Configuration) -> tuple[list[str], Iterator[tuple[str, ...]]]:
+    """Names and rows of AtomData, first what MLIP writes first, then the other columns as they came."""
+    n = len(c.types)
+    table: dict[str, Sequence[str]] = {
+        "id": _words(c.columns["id"]) if "id" in c.columns else [str(i + 1) for i in range(n)],
+        "type": [str(int(kind)) for kind in c.types],
+    }
+    table |= {name: _words(c.positions[:, axis]) for axis, name in enumerate(_CARTESIAN)}
+    if "site_en" in c.columns:
+        table["site_en"] = _words(c.columns["site_en"])
+    if c.forces is not None:
+        table |= {name: _words(c.forces[:, axis]) for axis, name in enumerate(_FORCES)}
+    table |= {name: _words(column) for name, column in c.columns.items() if name not in table}
+    return list(table), zip(*table.values(), strict=True)
+
+
+def _words(column: Column) -> list[str]:
+    if column.dtype.kind == "U":
+        return [str(word) for word in column]
+    return [_word(float(number)) for number in column]
+
+
+def _word(number: float) -> str:
+    # whole numbers as such: ids and charges are usually that
+    return str(int(number)) if number.is_integer() and abs(number) < 1e9 and str(number) != "-0.0" else repr(number)
+
+
+def _numbers(row: Floats) -> str:
+    return " ".join(repr(float(number)) for number in row)
+
+
+def _configuration(block: Block) -> Configuration:
+    """Give the pieces of a block their meaning."""
+    table = dict(block.atoms)
+    n = block.size
+    rows = len(block.cell)
+    cell = np.zeros((3, 3))
+    cell[:rows] = np.array([block.numbers(words, line) for words, line in block.cell]).reshape(rows, 3)
+    types = _types(block, table.pop("type", None))
+    if all(name in table for name in _CARTESIAN):
+        positions = _take(block, table, _CARTESIAN)
+    elif all(name in table for name in _DIRECT) and rows == 3:
+        positions = _take(block, table, _DIRECT) @ cell
+    else:
+        raise bad(
+            "the columns cartes_x cartes_y cartes_z are missing (or direct_x direct_y direct_z with three "
+            "rows of Supercell)",
+            block.where,
+            block.atoms_line,
+        )
+    forces = _take(block, table, _FORCES) if all(name in table for name in _FORCES) else None
+    columns = {name: _column(words) for name, words in table.items()}
+    ids = columns.get("id")
+    if ids is not None and np.array_equal(ids, np.arange(1, n + 1)):
+        del columns["id"]
+    return Configuration(
+        types,
+        positions,
+        cell,
+        rows,
+        energy=None if block.energy is None else block.numbers([block.energy[0]], block.energy[1])[0],
+        forces=forces,
+        plus_stress=_plus_stress(block),
+        columns=columns,
+        features=tuple(block.features),
+    )
+
+
+def _types(block: Block, words: list[str] | None) -> npt.NDArray[np.int64]:
+    if words is None or not all(word.isascii() and word.isdigit() for word in words):
+        raise bad("the column type is missing, or is not whole numbers from 0", block.where, block.atoms_line)
+    return np.array([int(word) for word in words], dtype=np.int64)
+
+
+def _take(block: Block, table: dict[str, list[str]], names: tuple[str, str, str]) -> Floats:
+    columns = []
+    for name in names:
+        words = table.pop(name)
+        columns.append([block.numbers([word], block.atoms_line + 1 + i)[0] for i, word in enumerate(words)])
+    return np.array(columns, dtype=np.float64).T.reshape(-1, 3)
+
+
+def _column(words: list[str]) -> Column:
+    try:
+        return np.array([number(word) for word in words], dtype=np.float64)
+    except ValueError:
+        return np.array(words, dtype=np.str_)
+
+
+def _plus_stress(block: Block) -> Floats | None:
+    if block.stress is None:
+        return None
+    names, words, line = block.stress
+    if sorted(names) != sorted(_STRESS) or len(words) != len(_STRESS):
+        raise bad("PlusStress needs the six components xx yy zz yz xz xy", block.where, line)
+    values = dict(zip(names, block.numbers(words, line), strict=True))
+    return np.array([values[name] for name in _STRESS])

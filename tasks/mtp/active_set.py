@@ -1,0 +1,215 @@
+"""The active set: the configurations that span what the potential has seen, and the grade γ measured against it.
+
+γ = max_j |(b A⁻¹)_j| with b = dE/dθ per atom of a configuration and A the matrix of the b of the active set
+(Podryabinkin and Shapeev, Comput. Mater. Sci. 140, 171 (2017), eqs. 8 and 11; configuration mode). The set is found
+as MLIP-3 finds it, from a small multiple of the identity, so that γ means the same as there.
+"""
+
+import hashlib
+import io
+import logging
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from motep.grade.maxvol import FindMethod, MaxVol
+from motep.potentials.mtp.data import MTPData
+
+from db.errors import InputError, MissingError
+from db.files import write_whole
+from db.records import Structure
+from tasks.mtp.evaluator import Evaluator
+
+Floats = npt.NDArray[np.float64]
+
+#: a configuration enters when it makes the volume grow by more than this (MLIP-3's 1.001)
+SWAP_THRESHOLD = 1.001
+#: after so many exchanges the inverse is made anew, for rounding adds up
+_REFRESH = 50
+
+# "some parameters have not been selected" is the normal case for a small training set
+logging.getLogger("motep.grade.maxvol").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveSet:
+    """What γ is measured against.
+
+    Attributes:
+        matrix: A, one row a member, (parameters, parameters); rows without a member are a small multiple of the
+            identity's.
+        inverse: A⁻¹.
+        indices: for each row the index in the training set, -1 where no configuration is.
+        potential: :func:`fingerprint` of the potential.
+    """
+
+    matrix: Floats
+    inverse: Floats
+    indices: npt.NDArray[np.int64]
+    potential: str
+
+    @property
+    def members(self) -> int:
+        """Number of rows that come from a configuration."""
+        return int((self.indices >= 0).sum())
+
+    def grade(self, row: Floats) -> float:
+        """γ of one configuration from its b; nan where that is not finite."""
+        return float(np.abs(row @ self.inverse).max())
+
+    def grades(self, rows: Floats) -> Floats:
+        """γ of each of ``rows``, (configurations,)."""
+        grades: Floats = np.abs(rows @ self.inverse).max(axis=1, initial=0.0)
+        return grades
+
+
+def rows_of(evaluator: Evaluator, structures: Sequence[Structure], species: Sequence[int]) -> Floats:
+    """b (dE/dθ per atom) of each structure, (structures, parameters).
+
+    Raises:
+        InputError: an atom of a species that the potential does not know.
+        NonsenseCellError: a cell that cannot be one of matter.
+    """
+    rows = np.empty((len(structures), evaluator.parameters))
+    for row, structure in zip(rows, structures, strict=True):
+        evaluator.predict_structure(structure, species)
+        row[:] = evaluator.row()
+    return rows
+
+
+def build(rows: Floats, potential: MTPData) -> ActiveSet:
+    """The active set of a training set given by its ``rows``; fewer rows than parameters are fine."""
+    parameters = rows.shape[1]
+    # the algorithm asks for at least as many rows as parameters; a row of zeros is never chosen
+    missing = max(parameters - len(rows), 0)
+    padded = np.vstack([rows, np.zeros((missing, parameters))])
+    result = MaxVol(algorithm=FindMethod.MLIP).run(padded)
+    matrix: Floats = np.asarray(result.submatrix)
+    indices = _origin(matrix, rows, np.asarray(result.indices))
+    inverse: Floats = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+    return ActiveSet(matrix, inverse, indices, fingerprint(potential))
+
+
+def _origin(matrix: Floats, rows: Floats, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which row of the training set each row of the matrix is; the result lists the chosen ones in order."""
+    indices = np.full(len(matrix), -1, dtype=np.int64)
+    waiting = [int(k) for k in chosen]
+    for place, row in enumerate(matrix):
+        if waiting and np.array_equal(rows[waiting[0]], row):
+            indices[place] = waiting.pop(0)
+    return indices
+
+
+@dataclass(frozen=True, slots=True)
+class Enlarged:
+    """What :func:`enlarge` finds.
+
+    Attributes:
+        entered: indices of the candidates that are in the active set at the end.
+        grades: γ of every candidate against the active set before.
+        after: γ of every candidate against the active set afterwards: not above 1.001.
+    """
+
+    entered: tuple[int, ...]
+    grades: Floats
+    after: Floats
+
+
+def enlarge(active: ActiveSet, candidates: Floats, *, most_swaps: int = 100_000) -> Enlarged:
+    """MaxVol from the active set there is: candidates take the places where they make |det A| grow most.
+
+    This is what MLIP-3's ``select_add`` does: never more than the number of parameters enter, however many
+    candidates there are.
+
+    Args:
+        active: of the training set.
+        candidates: b of each, (candidates, parameters), finite.
+        most_swaps: gives up beyond that; each swap multiplies the volume, so it ends long before.
+    """
+    if not len(candidates):
+        return Enlarged((), np.empty(0), np.empty(0))
+    matrix = active.matrix.copy()
+    coordinates = candidates @ active.inverse
+    grades: Floats = np.abs(coordinates).max(axis=1)
+    seats = np.full(len(matrix), -1, dtype=np.int64)
+    for swap in range(most_swaps):
+        who, where = divmod(int(np.abs(coordinates).argmax()), len(matrix))
+        pivot = coordinates[who, where]
+        if abs(pivot) <= SWAP_THRESHOLD:
+            break
+        seats[where] = who
+        matrix[where] = candidates[who]
+        if swap % _REFRESH == _REFRESH - 1:
+            coordinates = np.asarray(np.linalg.solve(matrix.T, candidates.T).T, dtype=np.float64)
+            continue
+        row = coordinates[who].copy()
+        row[where] -= 1.0
+        coordinates -= np.outer(coordinates[:, where] / pivot, row)
+    entered = tuple(sorted(int(k) for k in set(seats.tolist()) if k >= 0))
+    return Enlarged(entered, grades, np.abs(coordinates).max(axis=1))
+
+
+def fingerprint(potential: MTPData) -> str:
+    """The same for the same coefficients and the same basis, however the file was written."""
+    radial = potential.radial_basis
+    parts = [
+        [potential.scaling, radial.min, radial.max, radial.size],
+        potential.radial_coeffs,
+        potential.species_coeffs,
+        potential.moment_coeffs,
+        potential.alpha_index_basic,
+        potential.alpha_index_times,
+        potential.alpha_moment_mapping,
+    ]
+    digest = hashlib.sha256()
+    for part in parts:
+        numbers = np.asarray(part, dtype=float).ravel()
+        # files carry 16 digits: 13 are the same before and after
+        digest.update(",".join(f"{x + 0.0:.12e}" for x in numbers).encode() + b";")
+    return digest.hexdigest()[:32]
+
+
+def save_active_set(path: Path, active: ActiveSet) -> None:
+    """Write it whole.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        matrix=active.matrix,
+        inverse=active.inverse,
+        indices=active.indices,
+        potential=np.array(active.potential),
+    )
+    write_whole(path, buffer.getvalue())
+
+
+def load_active_set(path: Path, potential: MTPData) -> ActiveSet:
+    """Read it, and refuse one that belongs to another potential.
+
+    Raises:
+        MissingError: no such file.
+        InputError: not an active set, or that of another potential.
+    """
+    again = "train the potential again: training writes both files together"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            active = ActiveSet(file["matrix"], file["inverse"], file["indices"], str(file["potential"]))
+    except FileNotFoundError:
+        raise MissingError("there is no active set", where=str(path), next_step=again) from None
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"this is not an active set: {error}", where=str(path), next_step=again
+        ) from None
+    if active.potential != fingerprint(potential):
+        raise InputError(
+            "this active set belongs to another potential: γ would mean nothing",
+            where=str(path),
+            next_step=again,
+        )
+    return active

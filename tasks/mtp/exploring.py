@@ -1,0 +1,273 @@
+"""Explore: dynamics of a small cell with the current potential, keeping what it extrapolates on.
+
+The protocol of the papers: configurations with γ above ``gamma_save`` are kept for the selection, and the run ends
+at the first one above ``gamma_break``, which is kept in any case. A run that ends early has done its work.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from db.errors import InputError
+from db.files import write_whole
+from db.records import Json, Structure
+from tasks.mtp.active_set import ActiveSet, load_active_set
+from tasks.mtp.data_sets import Sample, numbers_of, symbols_of, write_samples
+from tasks.mtp.evaluator import Evaluator, open_potential, types_of, volume_of
+from tasks.mtp.gamma_record import GammaRecord
+from tasks.mtp.lammps_input import FIX, Dynamics, data_file, input_file, lower_triangular
+from tasks.mtp.lammps_library import Ints, Lammps, LammpsError, Push
+from tasks.mtp.neighbours import NonsenseCellError
+
+Floats = npt.NDArray[np.float64]
+
+STOP_FILE = "stop"
+RESTART_FILE = "restart.lammps"
+
+_SKIN = 0.6  # Å: cheapest for 2 to 54 atoms at 300 K
+_CHECK_EVERY_S = 1.0
+#: volume of the cell over that at the start beyond which matter has come apart, or collapsed
+_MOST_SWELLING = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to keep a configuration and when to end.
+
+    Attributes:
+        save: γ above which a configuration is kept.
+        stop: γ above which the run ends, the configuration being kept first.
+        most: how many are kept at most, spread over the run.
+    """
+
+    save: float
+    stop: float
+    most: int
+
+
+class Keeper:
+    """The configurations to keep: when there are too many, every second one goes, and so on."""
+
+    def __init__(self, most: int) -> None:
+        self._most = max(most, 1)
+        self._stride = 1
+        self._seen = 0
+        self.kept: list[tuple[int, float, Floats, Floats]] = []
+
+    def offer(self, step: int, gamma: float, positions: Floats, cell: Floats) -> None:
+        """One more that is worth keeping."""
+        if self._seen % self._stride == 0:
+            if len(self.kept) == self._most:
+                self.kept = self.kept[::2]
+                self._stride *= 2
+            if self._seen % self._stride == 0 and len(self.kept) < self._most:
+                self.insist(step, gamma, positions, cell)
+        self._seen += 1
+
+    def insist(self, step: int, gamma: float, positions: Floats, cell: Floats) -> None:
+        """One that is kept in any case, in place of the last if there is no room."""
+        if len(self.kept) == self._most:
+            self.kept.pop()
+        self.kept.append((step, gamma, positions.copy(), cell.copy()))
+
+
+class Explorer:
+    """The force field of one exploration: predicts, grades, keeps, and ends the run when it must."""
+
+    def __init__(self, evaluator: Evaluator, active: ActiveSet, types: Ints, limits: Limits, steps: int) -> None:
+        self.evaluator = evaluator
+        self.active = active
+        self.types = types
+        self.limits = limits
+        self.keeper = Keeper(limits.most)
+        self.record = GammaRecord(steps)
+        self.above_save = 0
+        self.above_break = 0
+        self.broke = ""
+        self.stopped = False
+        self.steps = steps
+        self.last_step = 0
+        self._volume = 0.0
+        self._next_check = 0.0
+        self._next_word = 0.0
+
+    def ended(self) -> bool:
+        """Whether the run shall go no further."""
+        return bool(self.broke) or self.stopped
+
+    def push(self, step: int, tags: Ints, positions: Floats, cell: Floats) -> Push:
+        """What LAMMPS asks for at every step; after the end was decided, nothing acts on the atoms."""
+        nothing = Push(0.0, np.zeros_like(positions), np.zeros(6))
+        if self.ended():
+            return nothing
+        self.last_step = step
+        volume = volume_of(cell)
+        self._volume = self._volume or volume
+        try:
+            seen = self.evaluator.predict(self.types[tags - 1], positions, cell)
+            gamma = self.active.grade(self.evaluator.row())
+        except NonsenseCellError as error:
+            self.broke = str(error)
+            return nothing
+        self.record.add(step, gamma)
+        self._decide(step, gamma, positions[np.argsort(tags)], cell)
+        self._look_up(step)
+        if not (math.isfinite(seen.energy) and np.isfinite(seen.forces).all()):
+            self.broke = self.broke or "energy or forces are not finite"
+        elif not 1.0 / _MOST_SWELLING < volume / self._volume < _MOST_SWELLING:
+            self.broke = self.broke or f"the cell went from {self._volume:.1f} to {volume:.1f} Å³"
+        if self.ended():
+            return nothing
+        xx, yy, zz, yz, xz, xy = (-volume * seen.stress).tolist()
+        return Push(seen.energy, seen.forces, np.array([xx, yy, zz, xy, xz, yz]))
+
+    def _decide(self, step: int, gamma: float, positions: Floats, cell: Floats) -> None:
+        if gamma > self.limits.stop or not math.isfinite(gamma):
+            self.above_save += 1
+            self.above_break += 1
+            self.broke = f"γ = {gamma:.4g} is above {self.limits.stop:g}"
+            if math.isfinite(gamma):
+                self.keeper.insist(step, gamma, positions, cell)
+        elif gamma > self.limits.save:
+            self.above_save += 1
+            self.keeper.offer(step, gamma, positions, cell)
+
+    def _look_up(self, step: int) -> None:
+        """Now and then: has somebody asked to stop, and is it time to say something?"""
+        now = time.monotonic()
+        if now >= self._next_check:
+            self._next_check = now + _CHECK_EVERY_S
+            self.stopped = Path(STOP_FILE).exists()
+        if now >= self._next_word:
+            self._next_word = now + 10.0
+            print(
+                f"step {step} of {self.steps}: γ up to {self.record.highest:.3g}, mean {self.record.mean:.3g}; "
+                f"{self.above_save} above {self.limits.save:g}",
+                flush=True,
+            )
+
+
+def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
+    """Run one exploration in the folder ``where``, which must be the current one, and return its facts.
+
+    Raises:
+        PilotError: the spec, the potential or the active set cannot be used.
+    """
+    begin = time.monotonic()
+    symbols = symbols_of(spec)
+    species = numbers_of(symbols)
+    structure = Structure.from_json(spec["structure"])
+    if not all(structure.pbc):
+        raise InputError(
+            "an exploration wants a cell that is periodic in three directions",
+            next_step="give the structure of this stage a cell and pbc = true",
+        )
+    potential = open_potential(root / spec["potential"], species)
+    active = load_active_set(root / spec["active_set"], potential)
+    types = types_of(structure.numbers, species)
+    dynamics = _dynamics(spec)
+    _write_input(where, structure, types, species, dynamics, float(spec["rattle"]))
+    limits = Limits(float(spec["gamma_save"]), float(spec["gamma_break"]), int(spec["max_saved"]))
+    explorer = Explorer(Evaluator(potential, skin=_SKIN), active, types, limits, dynamics.steps)
+    pressure = "constant volume" if dynamics.pressure is None else f"{dynamics.pressure:g} bar"
+    print(
+        f"exploring {len(types)} atoms at {dynamics.temperature:g} K, {pressure}: {dynamics.steps} steps of "
+        f"{dynamics.timestep_fs:g} fs; keep above γ = {limits.save:g}, end above {limits.stop:g}",
+        flush=True,
+    )
+    run_lammps(where, explorer)
+    return _finish(explorer, structure, symbols, where, time.monotonic() - begin)
+
+
+def _dynamics(spec: Json) -> Dynamics:
+    coupling = str(spec["coupling"])
+    if coupling not in {"iso", "aniso", "tri"}:
+        raise InputError(f"coupling {coupling!r} is not known", next_step='use "iso", "aniso" or "tri"')
+    pressure = spec["pressure"]
+    return Dynamics(
+        temperature=float(spec["temperature"]),
+        pressure=None if pressure is None else float(pressure),
+        coupling=coupling,
+        steps=int(spec["steps"]),
+        timestep_fs=float(spec["timestep_fs"]),
+        seed=int(spec["seed"]),
+    )
+
+
+def _write_input(
+    where: Path, structure: Structure, types: Ints, species: list[int], dynamics: Dynamics, rattle: float
+) -> None:
+    """in.lammps and data.lammps; the atoms are moved a little from their sites first (Algorithm 2 of the report)."""
+    rng = np.random.default_rng(dynamics.seed)
+    positions = np.array(structure.positions)
+    positions = positions + rng.normal(0.0, rattle, positions.shape)
+    cell, positions = lower_triangular(np.array(structure.cell), positions)
+    write_whole(where / "data.lammps", data_file(cell, positions, types, species), durable=False)
+    write_whole(where / "in.lammps", input_file(dynamics, len(types)), durable=False)
+
+
+def run_lammps(where: Path, explorer: Explorer) -> None:
+    """Feed in.lammps to LAMMPS line by line, and the forces when the fix for them is there."""
+    with Lammps(where / "log.lammps") as lammps:
+
+        def push(step: int, tags: Ints, positions: Floats, cell: Floats) -> Push:
+            answer = explorer.push(step, tags, positions, cell)
+            if explorer.ended():
+                lammps.stop()
+            return answer
+
+        for line in (where / "in.lammps").read_text().splitlines():
+            try:
+                lammps.command(line)
+            except LammpsError as error:
+                if not line.startswith("run "):
+                    raise
+                # lost atoms, a box of no size …: the potential has led nowhere, and that is a result
+                explorer.broke = explorer.broke or f"LAMMPS: {error}"
+            if line.startswith(f"fix {FIX} "):
+                lammps.set_force_field(FIX, push)
+        if explorer.stopped and not explorer.broke:
+            lammps.command(f"write_restart {RESTART_FILE}")
+
+
+def _finish(
+    explorer: Explorer, structure: Structure, symbols: list[str], where: Path, seconds: float
+) -> dict[str, Any]:
+    """Write preselected.cfg and gamma.json and sum up."""
+    samples = [
+        Sample(_structure(structure, positions, cell), features={"MV_grade": f"{gamma:.6f}", "step": str(step)})
+        for step, gamma, positions, cell in explorer.keeper.kept
+    ]
+    write_samples(where / "preselected.cfg", samples, symbols)
+    record = explorer.record
+    write_whole(where / "gamma.json", json.dumps(record.to_json()))
+    facts = {
+        "steps": explorer.last_step,
+        "steps_wanted": explorer.steps,
+        "broke": bool(explorer.broke),
+        "broke_by": explorer.broke,
+        "stopped": explorer.stopped and not explorer.broke,
+        "saved": len(samples),
+        "above_save": explorer.above_save,
+        "above_break": explorer.above_break,
+        "gamma_max": record.highest,
+        "gamma_mean": record.mean,
+        "gamma_std": record.deviation,
+        "seconds": round(seconds, 3),
+    }
+    end = f"ended early: {explorer.broke}" if explorer.broke else "stopped on request" if explorer.stopped else "done"
+    print(f"{end}; step {explorer.last_step}, {len(samples)} configurations kept", flush=True)
+    return facts
+
+
+def _structure(like: Structure, positions: Floats, cell: Floats) -> Structure:
+    """The record of one moment of the run."""
+    return Structure.from_json(
+        {"numbers": like.numbers, "positions": positions.tolist(), "cell": cell.tolist(), "pbc": like.pbc}
+    )

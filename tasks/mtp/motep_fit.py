@@ -1,0 +1,153 @@
+"""The fit itself, by motep: its loss function and its linear steps, and scipy's BFGS between them."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from ase.calculators.singlepoint import SinglePointCalculator
+from motep.loss import LossFunction, LossSetting
+from motep.optimizers import Level2MTPOptimizer, LLSOptimizer
+from motep.parallel import DummyMPIComm
+from motep.potentials.mtp.data import MTPData
+from scipy.optimize import OptimizeResult, minimize
+
+from tasks.formats.atoms import to_atoms
+from tasks.mtp.errors_of_fit import Pair, Weights
+
+Floats = npt.NDArray[np.float64]
+
+_ALL = ["species_coeffs", "moment_coeffs", "radial_coeffs"]
+_SPEAK_EVERY_S = 10.0
+
+logging.getLogger("motep").setLevel(logging.ERROR)
+
+
+class Fit:
+    """The fit of one potential, in place.
+
+    The energies are shifted by one reference energy for each species, found by least squares, so that the
+    minimiser never sees the hundreds of eV an atom that a DFT energy holds; :meth:`finish` puts them back.
+
+    Args:
+        potential: with coefficients, or none if :meth:`from_level_2` comes first.
+        pairs: the training set.
+        species: atomic numbers in the order of the types.
+        weights: of the loss function.
+    """
+
+    def __init__(
+        self, potential: MTPData, pairs: Sequence[Pair], species: Sequence[int], weights: Weights
+    ) -> None:
+        self.potential = potential
+        self.iterations = 0
+        # motep takes the volumes of those with a stress by position, so these must come first
+        ordered = sorted(pairs, key=lambda pair: pair[1].stress is None)
+        counts = np.array([[structure.numbers.count(z) for z in species] for structure, _ in ordered], float)
+        energies = np.array([label.energy for _, label in ordered])
+        self._reference: Floats = np.linalg.lstsq(counts, energies, rcond=None)[0]
+        potential.species = np.array(species, dtype=np.int32)
+        if potential.species_coeffs is not None:
+            potential.species_coeffs = potential.species_coeffs - self._reference
+        images = []
+        for (structure, label), shift in zip(ordered, counts @ self._reference, strict=True):
+            atoms = to_atoms(structure)
+            known = {"energy": label.energy - shift, "forces": np.array(label.forces).reshape(-1, 3)}
+            if label.stress is not None:
+                known["stress"] = np.array(label.stress)
+            atoms.calc = SinglePointCalculator(atoms, **known)
+            images.append(atoms)
+        setting = LossSetting(
+            energy_weight=weights.energy, forces_weight=weights.forces, stress_weight=weights.stress
+        )
+        self._loss = LossFunction(images, potential, setting, comm=DummyMPIComm())
+
+    def from_level_2(self, seed: int) -> None:
+        """Start with what a pair potential can do: BFGS from random numbers gets stuck."""
+        self.potential.initialize(np.random.default_rng(seed))
+        Level2MTPOptimizer(self._loss).optimize()
+
+    def linear(self) -> None:
+        """Solve for the moment and species coefficients exactly; kept only if the loss is smaller than before."""
+        before, value = self.parameters, self.loss()
+        LLSOptimizer(self._loss).optimize()
+        after = self.loss()
+        if not after <= value:
+            self._set(before)
+
+    def nonlinear(self, iterations: int, stop: Path) -> bool:
+        """Minimise over all coefficients by BFGS.
+
+        Args:
+            iterations: at most.
+            stop: when this file is there, it ends at the next iteration.
+
+        Returns:
+            Whether it was stopped by the file.
+        """
+        spoken = time.monotonic()
+        stopped = False
+
+        def look_up(intermediate_result: OptimizeResult) -> None:
+            nonlocal spoken, stopped
+            self.iterations += 1
+            if time.monotonic() - spoken > _SPEAK_EVERY_S:
+                spoken = time.monotonic()
+                print(f"iteration {self.iterations} of {iterations}: loss {intermediate_result.fun:.6e}", flush=True)
+            if stop.exists():
+                stopped = True
+                raise StopIteration
+
+        begin = self.parameters
+        value = self.loss()
+        objective = _Objective(self._loss)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = minimize(
+                objective.value,
+                begin,
+                jac=objective.slope,
+                method="BFGS",
+                callback=look_up,
+                options={"maxiter": iterations, "gtol": 1e-9},
+            )
+        self._set(found.x if found.fun <= value else begin)
+        return stopped
+
+    @property
+    def parameters(self) -> Floats:
+        """All coefficients, as they are now."""
+        self.potential.optimized = list(_ALL)
+        return np.array(self.potential.parameters, dtype=np.float64)
+
+    def loss(self) -> float:
+        """The loss function of the coefficients as they are now."""
+        return float(self._loss(self.parameters))
+
+    def finish(self) -> None:
+        """Put the reference energies back into the potential; nothing can be fitted after that."""
+        self.potential.optimized = list(_ALL)
+        self.potential.species_coeffs = np.asarray(self.potential.species_coeffs) + self._reference
+
+    def _set(self, parameters: Floats) -> None:
+        self.potential.optimized = list(_ALL)
+        self.potential.parameters = np.array(parameters)
+
+
+class _Objective:
+    """Loss and slope; motep's slope is that of the last loss, so the point is checked."""
+
+    def __init__(self, loss: LossFunction) -> None:
+        self._loss = loss
+        self._point: Floats = np.empty(0)
+
+    def value(self, parameters: Floats) -> float:
+        self._point = parameters.copy()
+        return float(self._loss(self._point))
+
+    def slope(self, parameters: Floats) -> Floats:
+        if not np.array_equal(parameters, self._point):
+            self.value(parameters)
+        slope: Floats = self._loss.jac(parameters)
+        return slope

@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from agents import ROOT, Bench, carriers, gone, until
 
 from db.states import Verdict
 from pilot import host
 from pilot.agent import journal, monitor
 from pilot.agent.messages import Goodbye, Hello
 from tasks.protocol import Cause
+from tests.agents import ROOT, Bench, carriers, gone, until
 
 
 @pytest.fixture
@@ -146,9 +146,13 @@ def test_an_end_that_was_written_but_not_told_is_not_lost(bench):
 
 
 def test_a_launcher_asked_to_end_ends_its_tasks(bench):
-    attempt = bench.start("sleep", "1000")
+    running = bench.start("sleep", "1000")
+    bench.until(lambda: carriers(bench.campaign))
     os.kill(bench.launcher(), signal.SIGTERM)
-    assert bench.wait(attempt).end.cause is Cause.LOST
+    crossing = bench.start("sleep", "1000")
+    bench.wait(running, crossing)
+    assert {ended.end.cause for ended in bench.ended.values()} == {Cause.LOST}
+    assert {ended.judgement.verdict for ended in bench.ended.values()} == {Verdict.INTERRUPTED}
     bench.until(lambda: bench.troubles)
     assert bench.wait(bench.start("true")).judgement.verdict is Verdict.DONE
 
@@ -156,7 +160,7 @@ def test_a_launcher_asked_to_end_ends_its_tasks(bench):
 PILOT = """
 import sys
 from pathlib import Path
-from agents import Bench
+from tests.agents import Bench
 bench = Bench(Path(sys.argv[1]), campaign=sys.argv[2])
 bench.shell("setsid sleep 1000 & env -i sleep 1000 & trap '' TERM; while :; do sleep 0.1; done")
 bench.start("sleep", "1000")
@@ -171,7 +175,7 @@ def other_pilot(tmp_path):
     """A pilot in a process of its own with six processes of two tasks; and the process id of its launcher."""
     campaign = f"test-{os.getpid()}-{tmp_path.name}"
     argv = [sys.executable, "-c", PILOT, str(tmp_path), campaign]
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) as pilot:
         launcher = int(pilot.stdout.readline())
         until(lambda: len(carriers(campaign)) >= 4)

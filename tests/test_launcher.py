@@ -5,7 +5,6 @@ import signal
 import sys
 
 import pytest
-from agents import Bench, carriers, clean_environ, gone, numbers
 
 from db.records import Resources
 from db.states import Verdict
@@ -13,6 +12,7 @@ from pilot import host
 from pilot.agent import journal
 from pilot.agent.launcher import GRACE_S
 from tasks.protocol import Cause, Exit
+from tests.agents import Bench, carriers, clean_environ, gone, numbers
 
 CORES = host.usable_cores()
 
@@ -216,6 +216,7 @@ def test_a_folder_or_core_that_is_not_there(bench, tmp_path):
     bench.wait(nowhere, no_core, good)
     assert "cannot enter" in bench.ended[nowhere].end.message
     assert "cannot use the cores" in bench.ended[no_core].end.message
+    assert bench.ended[no_core].judgement.verdict is Verdict.INFRASTRUCTURE
     assert bench.ended[good].judgement.verdict is Verdict.DONE
 
 

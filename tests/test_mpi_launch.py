@@ -5,7 +5,6 @@ import shutil
 import signal
 
 import pytest
-from agents import Bench, carriers, clean_environ, gone, numbers
 
 from db.errors import InputError, MissingError
 from db.records import Resources
@@ -16,16 +15,17 @@ from pilot.mpi.none import Direct
 from pilot.mpi.openmpi4 import OpenMpi4
 from pilot.mpi.protocol import Slot
 from tasks.protocol import Cause
+from tests.agents import Bench, carriers, clean_environ, gone, numbers
 
 CORES = host.usable_cores()
-PATH = os.environ["PATH"]
+NOWHERE = {"PATH": "/nowhere"}
 TWO = Resources(ranks=2)
 #: rank, size, and the cores of that rank
 WHERE = "echo $OMPI_COMM_WORLD_RANK $OMPI_COMM_WORLD_SIZE $(grep Cpus_allowed_list /proc/self/status | cut -f 2)"
 
 needs_mpirun = [
     pytest.mark.engine,
-    pytest.mark.skipif(OpenMpi4(PATH).found() is None, reason="no Open MPI 4"),
+    pytest.mark.skipif(OpenMpi4(os.environ).found() is None, reason="no Open MPI 4"),
     pytest.mark.skipif(len(CORES) < 2, reason="needs two cores"),
 ]
 
@@ -73,7 +73,7 @@ def expanded(cores):
 @real
 def test_a_rank_of_two_threads_has_two_cores(tmp_path):
     slot = Slot(ranks=1, threads=2, cores=CORES[:2])
-    launcher = OpenMpi4(PATH)
+    launcher = OpenMpi4(os.environ)
     assert launcher.found()
     argv, env = launcher.wrap(["grep", "Cpus_allowed_list", "/proc/self/status"], slot)
     done = host.run(argv, timeout_s=60, env=clean_environ(**env))
@@ -141,7 +141,7 @@ def test_two_ranks_without_a_launcher_are_refused(tmp_path):
 
 
 def test_one_rank_is_started_directly():
-    chooser = Chooser("auto", PATH)
+    chooser = Chooser("auto", os.environ)
     assert chooser.choose(1).name == "none"
     assert chooser.findings()["none"] == "direct start"
     argv, env = Direct().wrap(["pw.x", "-in", "a"], Slot(1, 4, (0, 1, 2, 3)))
@@ -153,12 +153,12 @@ def test_one_rank_is_started_directly():
 
 def test_a_launcher_that_is_named_is_used_or_missed():
     with pytest.raises(InputError, match="exotic"):
-        Chooser("exotic", PATH)
+        Chooser("exotic", os.environ)
     with pytest.raises(MissingError, match="openmpi4"):
-        Chooser("openmpi4", "/nowhere").choose(1)
+        Chooser("openmpi4", NOWHERE).choose(1)
     with pytest.raises(MissingError, match="2 ranks"):
-        Chooser("auto", "/nowhere").choose(2)
-    assert Chooser("none", PATH).choose(2).name == "none"
+        Chooser("auto", NOWHERE).choose(2)
+    assert Chooser("none", os.environ).choose(2).name == "none"
 
 
 def test_the_mpirun_of_another_mpi_is_passed_over(tmp_path):
@@ -171,7 +171,8 @@ def test_the_mpirun_of_another_mpi_is_passed_over(tmp_path):
     program = tmp_path / "open4" / "mpirun"
     program.write_text("#!/bin/sh\necho 'mpirun (Open MPI) 4.1.6'\n")
     program.chmod(0o755)
-    launcher = OpenMpi4(os.pathsep.join(str(tmp_path / name) for name in ("mpich", "open5", "open4")))
+    path = [str(tmp_path / name) for name in ("mpich", "open5", "open4")]
+    launcher = OpenMpi4({"PATH": os.pathsep.join([*path, "/bin"])})
     assert launcher.found() == "4.1.6"
     argv, _ = launcher.wrap(["a"], Slot(2, 2, (4, 5, 8, 9)))
     assert argv[0] == str(program)
@@ -180,6 +181,6 @@ def test_the_mpirun_of_another_mpi_is_passed_over(tmp_path):
 
 def test_a_slot_of_the_wrong_size_or_a_lone_colon_is_refused():
     with pytest.raises(InputError, match="3 cores"):
-        OpenMpi4(PATH).wrap(["a"], Slot(2, 2, (0, 1, 2)))
+        OpenMpi4(os.environ).wrap(["a"], Slot(2, 2, (0, 1, 2)))
     with pytest.raises(InputError, match="colon"):
-        OpenMpi4(PATH).wrap(["a", ":", "b"], Slot(1, 1, (0,)))
+        OpenMpi4(os.environ).wrap(["a", ":", "b"], Slot(1, 1, (0,)))

@@ -88,7 +88,7 @@ class Agent:
         env = scrubbed(os.environ if environ is None else environ)
         env.update({name: str(value) for name, value in settings.site_env.items()})
         self._site_env = {name: str(value) for name, value in settings.site_env.items()}
-        self._mpi = Chooser(settings.mpi_launcher, env.get("PATH", os.defpath))
+        self._mpi = Chooser(settings.mpi_launcher, env)
         self._link_settings = LinkSettings(
             environ=env,
             campaign_id=settings.campaign_id,
@@ -97,6 +97,8 @@ class Agent:
             journal=journal.ends_file(self._root, settings.epoch, self.node),
         )
         self._link = self._new_link()
+        # now, as looking means to start `mpirun --version`, and from here on we may become a rank
+        self._mpi.findings()
         self._handed: dict[int, _Handed] = {}
         self._outbox: list[ToManager] = [Hello(self.node, host.usable_cores(), host.memory_mb(), host.gpus())]
         self._leaving = False
@@ -127,7 +129,7 @@ class Agent:
         self._link.flush()
         for message in self._link.read(0.0 if self._outbox else timeout_s):
             if message["ev"] == "ended":
-                self._ended(int(message["id"]), journal.exit_of(message))
+                self._ended(int(message["id"]), journal.exit_of(message), machine=message.get("machine", False))
             else:
                 self._outbox.append(Trouble(self.node, message["text"]))
         if not self._link.alive and (self._handed or not self._leaving):
@@ -208,10 +210,15 @@ class Agent:
             }
         )
 
-    def _ended(self, attempt_id: int, end: Exit) -> None:
+    def _ended(self, attempt_id: int, end: Exit, *, machine: bool = False) -> None:
         handed = self._handed.pop(attempt_id, None)
-        if handed is not None:
-            self._outbox.append(Ended(attempt_id, end, judge(handed.engine, handed.work, end)))
+        if handed is None:
+            return
+        if machine:
+            judgement = Judgement(Verdict.INFRASTRUCTURE, end.message)
+        else:
+            judgement = judge(handed.engine, handed.work, end)
+        self._outbox.append(Ended(attempt_id, end, judgement))
 
     def _launcher_died(self) -> None:
         self._failures = 0 if self._link.was_ready else self._failures + 1

@@ -10,6 +10,7 @@ JSON lines come in on stdin and go out on stdout:
     out  {"ev": "ready"}
          {"ev": "started", "leaders": [[id, pid, start], …]}     of what has run for a while
          {"ev": "ended", "id", "code", "signal", "cause", "wall_s", "cpu_s", "peak_mb", "message"}
+              (with "machine": true, when it is the machine's fault that it could not be started)
          {"ev": "trouble", "text"}
 
 Each end is appended to the journal before it is told. When stdin closes, the agent is dead: all is ended.
@@ -85,12 +86,15 @@ class Launcher:
     def _start(self, message: Mapping[str, Any]) -> None:
         attempt = Running(message["id"], host.monotonic(), message["memory_mb"])
         if self._leaving is not None:
-            self._refuse(attempt, "the launcher is leaving")
+            # it crossed our leaving on the way; no fault of the task
+            attempt.cause = "lost"
+            self._wire.end(attempt.report("the launcher was leaving"))
             return
         try:
             attempt.pid = self._spawner.start(message)
         except NotStartedError as error:
-            self._refuse(attempt, str(error))
+            attempt.cause = "not started"
+            self._wire.end({**attempt.report(str(error)), "machine": error.machine})
             return
         self._reaper.add(attempt)
         if message["limit_s"] is not None:
@@ -98,10 +102,6 @@ class Launcher:
         if not self._sampling:
             self._sampling = True
             self._timers.add(attempt.started + SAMPLE_S, 0, "sample")
-
-    def _refuse(self, attempt: Running, why: str) -> None:
-        attempt.cause = "not started"
-        self._wire.end(attempt.report(why))
 
     def _stop(self, message: Mapping[str, Any]) -> None:
         attempt = self._reaper.running.get(message["id"])

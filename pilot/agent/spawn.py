@@ -5,6 +5,7 @@ hold from the child's first instruction, and nothing of ours runs between fork a
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -27,8 +28,32 @@ _DEFAULT = (
 )
 
 
+#: what the machine refuses for now, whatever the program: no room for processes, memory, files or data
+_MACHINE = frozenset(
+    {
+        errno.EAGAIN,
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.ESTALE,
+    }
+)
+
+
 class NotStartedError(Exception):
-    """The process could not be started; the text says why."""
+    """The process could not be started; the text says why.
+
+    Attributes:
+        machine: whether that is the machine's fault and not the task's.
+    """
+
+    def __init__(self, why: str, *, machine: bool = False) -> None:
+        super().__init__(why)
+        self.machine = machine
 
 
 class Spawner:
@@ -60,7 +85,8 @@ class Spawner:
         try:
             os.chdir(message["cwd"] or folder)
         except OSError as error:
-            raise NotStartedError(f"cannot enter {message['cwd'] or folder}: {error.strerror}") from error
+            why = f"cannot enter {message['cwd'] or folder}: {error.strerror}"
+            raise NotStartedError(why, machine=error.errno in _MACHINE) from error
         self._move(set(message["cores"]))
         program = self._find(argv[0], env.get(b"PATH", b""))
         try:
@@ -75,7 +101,8 @@ class Spawner:
             )
         except (OSError, ValueError) as error:
             self._programs.clear()
-            raise NotStartedError(_why(error, program, folder, message)) from error
+            machine = isinstance(error, OSError) and error.errno in _MACHINE
+            raise NotStartedError(_why(error, program, folder, message), machine=machine) from error
 
     def return_home(self) -> None:
         """Back to our own cores and folder."""
@@ -91,7 +118,8 @@ class Spawner:
         try:
             os.sched_setaffinity(0, cores)
         except OSError as error:
-            raise NotStartedError(f"cannot use the cores {sorted(cores)}: {error.strerror}") from error
+            why = f"cannot use the cores {sorted(cores)}: {error.strerror}"
+            raise NotStartedError(why, machine=True) from error
         self._on = cores
 
     def _find(self, name: str, path: bytes) -> str:

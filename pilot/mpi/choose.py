@@ -1,5 +1,7 @@
 """Which MPI launcher starts a task."""
 
+from collections.abc import Mapping
+
 from db.errors import InputError, MissingError
 from pilot.mpi.none import Direct
 from pilot.mpi.openmpi4 import OpenMpi4
@@ -11,16 +13,16 @@ class Chooser:
 
     Args:
         name: "auto", or the name of a launcher.
-        path: the PATH of the tasks.
+        environ: of the tasks.
 
     Raises:
         InputError: there is no launcher of that name.
     """
 
-    def __init__(self, name: str, path: str) -> None:
+    def __init__(self, name: str, environ: Mapping[str, str]) -> None:
         self._direct = Direct()
         self._launchers: dict[str, MpiLauncher] = {
-            launcher.name: launcher for launcher in (OpenMpi4(path), self._direct)
+            launcher.name: launcher for launcher in (OpenMpi4(environ), self._direct)
         }
         if name != "auto" and name not in self._launchers:
             raise InputError(
@@ -50,7 +52,7 @@ class Chooser:
         )
 
     def findings(self) -> dict[str, str | None]:
-        """For each launcher the version found here, for ``pilot doctor``."""
+        """For each launcher the version found here; what is found is remembered."""
         return {name: launcher.found() for name, launcher in self._launchers.items()}
 
     @staticmethod

@@ -9,7 +9,7 @@ in one world, and ``taskset`` gives it its cores: the kernel's numbers, and any 
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from db.errors import InputError
 from pilot import host
@@ -22,14 +22,14 @@ class OpenMpi4:
     """``mpirun`` of Open MPI 4.
 
     Args:
-        path: the PATH of the tasks. The first Open MPI on it counts: the environment that we run in may hold an
-            ``mpirun`` of another MPI, which belongs to us and not to the tasks.
+        environ: of the tasks. The first Open MPI 4 on its PATH counts: there may be an ``mpirun`` of another MPI
+            before it, as the wheel that our own ranks use brings one.
     """
 
     name = "openmpi4"
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
         self._searched = False
         self._program: str | None = None
         self._version: str | None = None
@@ -38,8 +38,8 @@ class OpenMpi4:
         """The version, or None; looked for once."""
         if not self._searched:
             self._searched = True
-            for program in _programs("mpirun", self._path):
-                answer = host.run([program, "--version"], timeout_s=20.0)
+            for program in _programs("mpirun", self._environ.get("PATH", os.defpath)):
+                answer = host.run([program, "--version"], timeout_s=20.0, env=self._environ)
                 match = _VERSION.search(answer.stdout)
                 if match is not None and match[1] == "4":
                     self._program, self._version = program, f"{match[1]}.{match[2]}"

@@ -122,11 +122,11 @@ class PythonStep:
         write_whole(work.directory / STOP_FILE, "", durable=False)
         return True
 
-    def soften(self, spec: Json, verdict: Verdict, tries: int) -> Json | None:
+    def soften(self, spec: Json, verdict: Verdict, tries: int) -> Json | None:  # noqa: ARG002
         """There is no gentler way to do these."""
         return None
 
-    def find(self, settings: Json) -> Finding:
+    def find(self, settings: Json) -> Finding:  # noqa: ARG002
         """Whether the packages are installed; nothing is imported."""
         cure = f"pip install {' '.join(self.packages)}"
         versions = []

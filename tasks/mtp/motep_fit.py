@@ -68,6 +68,23 @@ class Fit:
         """Start with what a pair potential can do: BFGS from random numbers gets stuck."""
         self.potential.initialize(np.random.default_rng(seed))
         Level2MTPOptimizer(self._loss).optimize()
+        self._balance()
+
+    def _balance(self) -> None:
+        """Write the same potential with coefficients of like size, as a minimiser wants them.
+
+        Only products of scaling, radial and moment coefficients have a meaning. With the smooth cutoff of order 1
+        and each radial function of length 1/2, 100 iterations get about as far as 200 without.
+        """
+        p = self.potential
+        scaling = 1.0 / (float(p.radial_basis.max) - float(p.radial_basis.min)) ** 2
+        radial = np.array(p.radial_coeffs) * (float(p.scaling) / scaling)
+        lengths = np.sqrt((radial**2).sum(axis=(0, 1, 3))) / len(radial)
+        factors = np.where(lengths > 0.0, 0.5 / np.where(lengths > 0.0, lengths, 1.0), 1.0)
+        moments = np.array(p.moment_coeffs)
+        moments[0] /= factors[0]  # the others are zero so far
+        p.scaling, p.moment_coeffs = scaling, moments
+        p.radial_coeffs = radial * factors[None, None, :, None]
 
     def linear(self) -> None:
         """Solve for the moment and species coefficients exactly; kept only if the loss is smaller than before."""

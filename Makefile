@@ -1,0 +1,59 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both install what they need and can be run twice.
+#
+# On Debian and Ubuntu the programs come from apt (as root, or with sudo). Elsewhere install Quantum ESPRESSO
+# (pw.x) and Open MPI 4 (mpirun) in your own way, so that they are on PATH, and type `make demo` again: what is
+# on PATH already is not installed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+DEMO := demo
+
+.PHONY: help demo test engines clean
+
+help:
+	@echo "make demo    a small-cell training campaign for lithium, with real engines, about 10 minutes"
+	@echo "make test    the linters, the types and all tests"
+	@echo "make clean   remove the demo and the environment"
+
+demo: $(VENV)/.installed engines
+	@[ -f $(DEMO)/pilot.toml ] || $(BIN)/pilot init $(DEMO) --example li-small-cell
+	$(BIN)/pilot run --folder $(DEMO)
+	$(BIN)/pilot status --folder $(DEMO)
+	$(BIN)/pilot export --folder $(DEMO)
+	@echo
+	@echo "The results are in $(DEMO)/results; 'pilot show' and 'pilot log' tell of each task:"
+	@echo "    $(BIN)/pilot show 1 --folder $(DEMO)"
+
+test: $(VENV)/.tested engines
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed: PYTHON=/path/to/python3.12 make demo"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || \
+	    { $(SUDO) apt-get update && $(SUDO) apt-get install -y python3-venv && $(PYTHON) -m venv $(VENV); }
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.tested: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+engines:
+	@if command -v pw.x >/dev/null && command -v mpirun >/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+	    echo "pw.x (Quantum ESPRESSO) or mpirun (Open MPI) is not on PATH, and there is no apt-get here to install them:"; \
+	    echo "install both (conda install -c conda-forge qe openmpi; module load ...) and type make again"; exit 1; fi; \
+	$(SUDO) apt-get update && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+	    quantum-espresso quantum-espresso-data openmpi-bin
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -9,12 +9,27 @@ from db.rows import attempt_of_row, pieces, task_of_row
 from db.schema import attempts, events, tasks
 from db.states import TaskKind, TaskState, Verdict
 
+_END_COLUMNS = ("ended_at", "verdict", "reason", "exit_code", "signal", "wall_s", "cpu_s", "peak_mb", "facts")
+
+# statements of every turn are made once: SQLAlchemy spends more time on making one than SQLite on running it
+_START = insert(attempts)
+_END = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("b_id"))
+    .values({column: bindparam(f"b_{column}") for column in _END_COLUMNS})
+)
+_COUNT = (
+    select(attempts.c.task_id, func.max(attempts.c.number))
+    .where(attempts.c.task_id.in_(bindparam("ids", expanding=True)))
+    .group_by(attempts.c.task_id)
+)
+
 
 def record_starts(connection: Connection, started: Sequence[Attempt]) -> None:
     """Write the attempts that are about to be started."""
     if started:
         connection.execute(
-            insert(attempts),
+            _START,
             [
                 {
                     "id": a.id,
@@ -33,17 +48,12 @@ def record_starts(connection: Connection, started: Sequence[Attempt]) -> None:
         )
 
 
-_END_COLUMNS = ("ended_at", "verdict", "reason", "exit_code", "signal", "wall_s", "cpu_s", "peak_mb", "facts")
-
-
 def record_ends(connection: Connection, ended: Sequence[Attempt]) -> None:
     """Write what became of attempts."""
     if not ended:
         return
-    statement = update(attempts).where(attempts.c.id == bindparam("b_id"))
-    statement = statement.values({column: bindparam(f"b_{column}") for column in _END_COLUMNS})
     connection.execute(
-        statement,
+        _END,
         [
             {"b_id": a.id}
             | {f"b_{column}": getattr(a, column) for column in _END_COLUMNS[:-1]}
@@ -78,9 +88,7 @@ def count_attempts(connection: Connection, task_ids: Iterable[int]) -> dict[int,
     """How many attempts each task has had."""
     found: dict[int, int] = {}
     for piece in pieces(task_ids):
-        question = select(attempts.c.task_id, func.max(attempts.c.number).label("count"))
-        question = question.where(attempts.c.task_id.in_(piece)).group_by(attempts.c.task_id)
-        found |= {row[0]: row[1] for row in connection.execute(question)}
+        found |= {row[0]: row[1] for row in connection.execute(_COUNT, {"ids": piece})}
     return found
 
 

@@ -16,6 +16,12 @@ from db.rows import pieces, row_of_task, task_of_new, task_of_row
 from db.schema import edges, events, tasks
 from db.states import TERMINAL, EdgeKind, Event, TaskKind, TaskState, releases
 
+# statements of every turn are made once: SQLAlchemy spends more time on making one than SQLite on running it
+_SET_STATE = update(tasks).where(tasks.c.id == bindparam("b_id")).values(state=bindparam("b_state"))
+_ADD_EVENT = insert(events)
+_TASKS_BY_ID = select(tasks).where(tasks.c.id.in_(bindparam("ids", expanding=True)))
+_STATES_BY_ID = select(tasks.c.id, tasks.c.state).where(tasks.c.id.in_(bindparam("ids", expanding=True)))
+
 
 def insert_tasks(connection: Connection, new: Sequence[NewTask], at: float) -> tuple[list[Task], list[Edge]]:
     """Insert tasks with their edges; those whose key is there already are left alone.
@@ -41,10 +47,11 @@ def insert_tasks(connection: Connection, new: Sequence[NewTask], at: float) -> t
     ids |= {task.key: number for number, task in numbered if task.key is not None}
     new_edges = [_edge(number, parent, kind, ids) for number, task in numbered for parent, kind in task.after]
     refuse_circle(new_edges)
-    states = states_of(connection, {edge.parent for edge in new_edges} - {number for number, _ in numbered})
+    batch = {number for number, _ in numbered}
+    states = states_of(connection, {edge.parent for edge in new_edges} - batch)
     for edge in new_edges:
-        if edge.parent < next_id and edge.parent not in states:
-            raise MissingError(f"there is no task {edge.parent}", next_step="`pilot status` lists the tasks")
+        if edge.parent not in batch and edge.parent not in states:
+            raise MissingError(f"there is no task {edge.parent}", next_step="`pilot status --tasks` lists the tasks")
     holding_back = [e for e in new_edges if e.parent not in states or not releases(e.kind, states[e.parent])]
     held = {edge.child for edge in holding_back}
     inserted = [task_of_new(number, task, number in held, at) for number, task in numbered]
@@ -90,12 +97,9 @@ def record_transitions(
     """Write state changes and their events."""
     if not transitions:
         return
+    connection.execute(_SET_STATE, [{"b_id": t.task_id, "b_state": t.after} for t in transitions])
     connection.execute(
-        update(tasks).where(tasks.c.id == bindparam("b_id")).values(state=bindparam("b_state")),
-        [{"b_id": t.task_id, "b_state": t.after} for t in transitions],
-    )
-    connection.execute(
-        insert(events),
+        _ADD_EVENT,
         [
             {"at": at, "pilot_id": pilot_id, "task_id": t.task_id, "event": t.event, "detail": t.detail}
             for t in transitions
@@ -130,7 +134,7 @@ def read_tasks(connection: Connection, ids: Iterable[int]) -> dict[int, Task]:
     """Several tasks by id."""
     found: dict[int, Task] = {}
     for piece in pieces(ids):
-        found |= {row.id: task_of_row(row) for row in connection.execute(select(tasks).where(tasks.c.id.in_(piece)))}
+        found |= {row.id: task_of_row(row) for row in connection.execute(_TASKS_BY_ID, {"ids": piece})}
     return found
 
 
@@ -203,8 +207,7 @@ def states_of(connection: Connection, ids: Iterable[int]) -> dict[int, TaskState
     """The states of tasks; ids that do not exist are left out."""
     found: dict[int, TaskState] = {}
     for piece in pieces(ids):
-        question = select(tasks.c.id, tasks.c.state).where(tasks.c.id.in_(piece))
-        found |= {row.id: TaskState(row.state) for row in connection.execute(question)}
+        found |= {row.id: TaskState(row.state) for row in connection.execute(_STATES_BY_ID, {"ids": piece})}
     return found
 
 

@@ -276,7 +276,11 @@ class RetriesTable(Table):
 class RunTable(Table):
     """How the pilot itself runs."""
 
-    cores: int | None = Field(None, ge=1, description="use so many of this machine's cores; without it, all")
+    cores: int | None = Field(
+        None,
+        ge=1,
+        description="so many of this machine's cores; without it, all; more than it has: tasks share them, unpinned",
+    )
     memory_mb: int | None = Field(None, ge=1, description="use so much memory; without it, what is there")
     walltime: Seconds | None = Field(
         None, description="drain before so much time has passed; without it, run to the end"

@@ -139,8 +139,7 @@ class Turn:
             self._soften(entry.task, judgement.verdict, outcomes[-1])
             finished.append((entry, message, attempt))
         attempt_table.record_ends(self.connection, [attempt for _, _, attempt in finished])
-        for outcome in outcomes:
-            self._record(outcome)
+        self._record(*outcomes)
         self._follow_all(finished)
 
     def cancel(self, task_ids: Sequence[int], reason: str) -> None:
@@ -256,12 +255,14 @@ class Turn:
             self._record(self._reactor.cancel([task_id], why))
         self.actions.said += follow_ups.said
 
-    def _record(self, outcome: Outcome) -> None:
-        task_table.record_transitions(self.connection, outcome.transitions, self.at, self._epoch)
-        for task_id, tries in outcome.tries.items():
-            task_table.record_change(self.connection, task_id, tries=tries)
-        for task_id, resources in outcome.resources.items():
-            task_table.record_change(self.connection, task_id, memory_mb=resources.memory_mb)
+    def _record(self, *outcomes: Outcome) -> None:
+        transitions = [transition for outcome in outcomes for transition in outcome.transitions]
+        task_table.record_transitions(self.connection, transitions, self.at, self._epoch)
+        for outcome in outcomes:
+            for task_id, tries in outcome.tries.items():
+                task_table.record_change(self.connection, task_id, tries=tries)
+            for task_id, resources in outcome.resources.items():
+                task_table.record_change(self.connection, task_id, memory_mb=resources.memory_mb)
 
     def _soften(self, task: Task, verdict: Verdict, outcome: Outcome) -> None:
         """Where the engine offers a remedy for what went wrong, the next attempt uses it."""

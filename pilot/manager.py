@@ -13,9 +13,9 @@ from db import pilot_table
 from db.engine import Writer
 from db.states import PilotState, Verdict
 from pilot import drain, host, mailbox
-from pilot.agent.agent import judge
 from pilot.agent.comm import Comm
 from pilot.agent.journal import ends_file, read_ends
+from pilot.agent.judging import judge
 from pilot.agent.messages import Ended, Hello, Start, Stop, ToManager, Trouble
 from pilot.drain import Drain, Phase
 from pilot.folder import Folder
@@ -41,7 +41,7 @@ class Terms:
     """What a pilot may use and how it stops.
 
     Attributes:
-        cores: so many of a node's cores at most; None for all.
+        cores: so many of a node's cores; None for all. More than it has: its tasks share cores and are not pinned.
         memory_mb: so much of a node's memory at most; None for all.
         ends_at: when everything must be over, seconds since 1970; None if nothing ends it.
         drain_wait_s: how long running tasks may go on when draining without a known end.
@@ -81,6 +81,7 @@ class Manager:
         self._terms = shared.terms
         self._drain: Drain | None = None
         self._asked: list[tuple[str, bool]] = []
+        self._unpinned: set[str] = set()
         self._beat_at = 0.0
         self._steering = Steering(self._begin_drain, self._resume)
 
@@ -117,7 +118,11 @@ class Manager:
                 return
 
     def _node_joined(self, hello: Hello) -> None:
-        cores = hello.cores[: self._terms.cores] if self._terms.cores else hello.cores
+        cores = hello.cores[: self._terms.cores]
+        if self._terms.cores and self._terms.cores > len(hello.cores):
+            log.warning("node %s has %d cores: nothing is pinned", hello.node, len(hello.cores))
+            self._unpinned.add(hello.node)
+            cores = tuple(range(self._terms.cores))
         memory = min(hello.memory_mb, self._terms.memory_mb or hello.memory_mb)
         self._ledger.node_joined(Node(hello.node, cores, memory, hello.gpus))
         log.info("node %s: %d cores, %d MB", hello.node, len(cores), memory)
@@ -198,7 +203,7 @@ class Manager:
             spec=task.spec,
             directory=attempt.directory,
             resources=task.resources,
-            cores=attempt.cores,
+            cores=() if attempt.node in self._unpinned else attempt.cores,
             gpus=attempt.gpus,
             memory_mb=task.resources.memory_mb,
             time_limit_s=task.time_limit_s,

@@ -83,9 +83,7 @@ def densities(cell: Sequence[Row], numbers: Grid) -> tuple[float, float] | None:
     """
     lengths = reciprocal_lengths(cell)
     low = max(length / n for length, n in zip(lengths, numbers, strict=True))
-    high = min(
-        length / (n - 1) if n > 1 else math.inf for length, n in zip(lengths, numbers, strict=True)
-    )
+    high = min(length / (n - 1) if n > 1 else math.inf for length, n in zip(lengths, numbers, strict=True))
     return (low, high) if low < high else None
 
 

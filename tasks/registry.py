@@ -5,9 +5,12 @@ Modules are named, not imported: a look at the state of a campaign must not wait
 
 import difflib
 import importlib
+from collections.abc import Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 from db.errors import InputError
+from db.records import Json
 from tasks.protocol import Engine
 
 #: name in ``Task.engine`` and in pilot.toml → the module that defines ``ENGINE``
@@ -22,6 +25,9 @@ MODULES = MappingProxyType(
         "evaluate": "tasks.engines.evaluate",
     }
 )
+
+#: label engine → the module whose ``check_settings`` knows its table of pilot.toml
+CHECKS = MappingProxyType({"qe": "tasks.engines.qe_settings", "ase": "tasks.engines.ase_calculator"})
 
 
 def engine(name: str) -> Engine:
@@ -40,4 +46,17 @@ def engine(name: str) -> Engine:
             next_step="use one of: " + ", ".join(MODULES),
         )
     found: Engine = importlib.import_module(module).ENGINE
+    return found
+
+
+def problems(name: str, settings: Json, species: Sequence[str], root: Path) -> list[str]:
+    """What is wrong with the settings of a label engine, one sentence each, before anything is started.
+
+    Args:
+        name: of the engine.
+        settings: its table of pilot.toml.
+        species: chemical symbols of the campaign.
+        root: the campaign folder.
+    """
+    found: list[str] = importlib.import_module(CHECKS[name]).check_settings(settings, species, root)
     return found

@@ -47,8 +47,8 @@ def motep_says(potential: MTPData, atoms: Atoms) -> tuple[float, np.ndarray, np.
     return energy, forces, stress, atoms.calc.engine.jac_energy(atoms).parameters
 
 
-@pytest.mark.parametrize("level", [2, 6, 8, 12])
-@pytest.mark.parametrize("repeat", [(1, 1, 1), (1, 1, 2), (2, 2, 2), (3, 3, 3)])
+@pytest.mark.parametrize("level", [2, 8, 12])
+@pytest.mark.parametrize("repeat", [(1, 1, 1), (1, 1, 2), (3, 3, 3)])
 @pytest.mark.parametrize("symbols", [["Al"], ["Al", "Cu"]])
 def test_agrees_with_motep(level: int, repeat: tuple[int, int, int], symbols: list[str]) -> None:
     species = [13, 29][: len(symbols)]
@@ -96,7 +96,7 @@ def test_a_partly_periodic_structure_has_no_images_across() -> None:
         assert np.isnan(seen.stress).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.floats(2.0, 7.0))
 def test_neighbours_are_those_of_ase(seed: int, atoms: int, cutoff: float) -> None:
     rng = np.random.default_rng(seed)
@@ -116,17 +116,17 @@ def test_the_list_stays_complete_while_cell_and_atoms_move() -> None:
     atoms = bulk("Al", "fcc", a=4.0).repeat((1, 2, 2))
     positions, cell = atoms.positions.copy(), atoms.cell.array.copy()
     keeper = NeighbourKeeper(5.0, 0.5)
-    for step in range(300):
+    for step in range(90):
         strain = np.eye(3) + rng.normal(0.0, 0.004, (3, 3))
         cell = cell @ strain
         positions = positions @ strain + rng.normal(0.0, 0.01, positions.shape)
-        if step % 50 == 17:  # as LAMMPS does when it puts an atom back into the cell or flips the cell
+        if step % 30 == 17:  # as LAMMPS does when it puts an atom back into the cell or flips the cell
             positions[1] += cell[0]
             cell = np.array([cell[0], cell[1] + cell[0], cell[2]])
         distances = np.linalg.norm(keeper.vectors(positions, cell), axis=-1)[~keeper.neighbours.blank]
         expected = primitive_neighbor_list("d", (True,) * 3, cell, positions, 5.0)
         np.testing.assert_allclose(np.sort(distances[distances < 5.0]), np.sort(expected), atol=1e-9)
-    assert keeper.builds < 250
+    assert keeper.builds < 80
 
 
 @pytest.mark.parametrize(

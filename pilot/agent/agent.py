@@ -2,9 +2,6 @@
 
 import errno
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ from db.files import storage_error
 from db.states import Verdict
 from pilot import host
 from pilot.agent import journal
+from pilot.agent.judging import STUMBLES, judge
 from pilot.agent.launcher_link import LauncherLink, LinkSettings
 from pilot.agent.messages import AgentSettings, Ended, Goodbye, Hello, Start, Stop, ToAgent, ToManager, Trouble
 from pilot.mpi.choose import Chooser
@@ -22,32 +20,6 @@ from pilot.mpi.protocol import Slot
 from pilot.mpi.scrub import scrubbed
 from tasks.protocol import Cause, Command, Engine, Exit, Judgement, Work
 
-#: what an engine may stumble over in a file that a run left broken; a slip of that kind costs one attempt only
-STUMBLES = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-    SyntaxError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-)
-#: what we did to an attempt says more than the ruins of its output
-_VERDICTS: Mapping[Cause | None, Verdict] = {
-    Cause.TIMEOUT: Verdict.TIMEOUT,
-    Cause.MEMORY: Verdict.OUT_OF_MEMORY,
-    Cause.DRAIN: Verdict.INTERRUPTED,
-    Cause.LOST: Verdict.INTERRUPTED,
-    Cause.CANCEL: Verdict.CANCELLED,
-    Cause.NOT_STARTED: Verdict.INFRASTRUCTURE,
-}
 #: so many launchers in a row that die before they are ready mean that none will ever start
 _TRIES = 3
 
@@ -264,15 +236,6 @@ def _asked_softly(handed: _Handed) -> bool:
     except (PilotError, *STUMBLES):
         # it has other ways to end
         return False
-
-
-def judge(engine: Engine, work: Work, end: Exit) -> Judgement:
-    """What an engine says of an attempt; what it stumbles over in the files costs that attempt only."""
-    try:
-        return engine.judge(work, end)
-    except (PilotError, *STUMBLES) as error:
-        reason = f"output could not be read: {type(error).__name__}: {error}"
-        return Judgement(_VERDICTS.get(end.cause, Verdict.CRASHED), reason.replace("\n", "; "))
 
 
 def _in_one_line(error: PilotError) -> str:

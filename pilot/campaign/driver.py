@@ -48,7 +48,7 @@ def protocol_of(config: Config, folder: Folder) -> Protocol | None:
     """What planning needs; None in a folder without a campaign.
 
     Raises:
-        InputError: the crystal cannot be built, or its species are not those of the campaign.
+        InputError: the crystal cannot be built, or the label engine's settings are wrong.
     """
     if config.campaign is None or config.crystal is None or config.label is None or config.train is None:
         return None

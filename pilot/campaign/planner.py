@@ -101,13 +101,12 @@ def initial_generation(protocol: Protocol) -> Generation:
         for role, count in (("train", initial.train), ("holdout", initial.holdout))
         for i in range(count)
     ]
-    primitive = protocol.cells["primitive"]
+    # in the same cell and on the same k-points: the curve is that of the calculations that are learned from
     curve = [
-        Candidate(cells.scaled(primitive, factor), "eos", f"energy-volume curve, a × {factor:.4f}")
+        Candidate(cells.scaled(cell, factor), "eos", f"energy-volume curve, a × {factor:.4f}")
         for factor in (cells.lattice_scales(initial.eos_points, initial.eos_range) if initial.eos_points else [])
     ]
-    labels = [_label_task(protocol, c, initial.kpoints) for c in candidates]
-    labels += [_label_task(protocol, c, None) for c in curve]
+    labels = [_label_task(protocol, candidate, initial.kpoints) for candidate in candidates + curve]
     fit = _fit_tasks(protocol, 0, 0, labels, start=None)
     return Generation(0, 0, candidates + curve, _as_configured(protocol, labels + fit))
 

@@ -50,16 +50,18 @@ class OpenMpi4:
         """``mpirun`` with one application for each rank, each on the cores of its rank.
 
         Raises:
-            InputError: the slot has not ``ranks * threads`` cores, or an argument of the command is a colon alone,
-                which Open MPI takes for the border between two applications.
+            InputError: the slot has neither ``ranks * threads`` cores nor none (then nothing is pinned), or an
+                argument of the command is a colon alone, which for Open MPI is the border between applications.
         """
-        if len(slot.cores) != slot.ranks * slot.threads:
+        if slot.cores and len(slot.cores) != slot.ranks * slot.threads:
             raise InputError(f"{slot.ranks} ranks of {slot.threads} cores do not fit {len(slot.cores)} cores")
         if ":" in command:
             raise InputError("an argument that is only a colon cannot be passed through mpirun")
         argv = [self._program or "mpirun", "--mca", "plm", "isolated", "--mca", "ras", "^slurm"]
         argv += ["--host", f"localhost:{slot.ranks}", "--bind-to", "none"]
-        for rank in range(slot.ranks):
+        if not slot.cores:
+            argv += ["-np", str(slot.ranks), *command]
+        for rank in range(slot.ranks if slot.cores else 0):
             if rank:
                 argv.append(":")
             cores = ",".join(str(core) for core in slot.cores_of(rank))

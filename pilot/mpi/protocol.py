@@ -12,7 +12,8 @@ class Slot:
     Attributes:
         ranks: MPI processes.
         threads: cores of each rank.
-        cores: ``ranks * threads`` cores as the kernel numbers them; the first ``threads`` belong to rank 0.
+        cores: ``ranks * threads`` cores as the kernel numbers them; the first ``threads`` belong to rank 0. None
+            at all on a node that was given more cores than it has: nothing is pinned there.
     """
 
     ranks: int

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ase
@@ -21,7 +22,7 @@ from tasks.protocol import Cause, Command, Exit, Finding, Judgement, Work
 _KEYS = ("calculator", "arguments")
 
 
-def check_settings(settings: Json, species: Sequence[str]) -> list[str]:  # noqa: ARG001
+def check_settings(settings: Json, species: Sequence[str], root: Path | None = None) -> list[str]:  # noqa: ARG001
     """What is wrong with the table [label.ase], one sentence each; empty when nothing is.
 
     Which elements a calculator knows it says only when it is asked for energies.
@@ -29,6 +30,7 @@ def check_settings(settings: Json, species: Sequence[str]) -> list[str]:  # noqa
     Args:
         settings: ``{"calculator": import path, "arguments": {…}}``.
         species: symbols of the campaign.
+        root: the campaign folder; all engines are asked alike.
     """
     strange = [key for key in settings if key not in _KEYS]
     problems = [f"label.ase.{key} is not a setting (there are {', '.join(_KEYS)})" for key in strange]

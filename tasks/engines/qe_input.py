@@ -55,9 +55,7 @@ def write_input(structure: Structure, spec: Json, run: Run) -> str:
     files = qe_pseudo.find(folder, table(settings)["pseudopotentials"], _present(atoms, species))
     problems = check_settings(settings, species, run.root)
     if problems:
-        raise InputError(
-            problems[0], where="[label.qe] in pilot.toml", next_step="mend it, then: pilot retry"
-        )
+        raise InputError(problems[0], where="[label.qe] in pilot.toml", next_step="mend it, then: pilot retry")
     text = io.StringIO()
     write_espresso_in(
         text,

@@ -35,9 +35,7 @@ _ENERGY = re.compile(rf"^!\s+total energy\s+=\s*({_NUMBER})\s+Ry", re.MULTILINE)
 _FORCE_HEAD = re.compile(r"^\s*Forces acting on atoms[^\n]*$", re.MULTILINE)
 # columns may touch, but only where the sign of the next one parts them
 _GAP = r"(?:\s+|(?=-))"
-_FORCE = re.compile(
-    rf"^\s*atom\s+\d+\s+type\s+\d+\s+force\s*=\s*({_NUMBER}){_GAP}({_NUMBER}){_GAP}({_NUMBER})\s*$"
-)
+_FORCE = re.compile(rf"^\s*atom\s+\d+\s+type\s+\d+\s+force\s*=\s*({_NUMBER}){_GAP}({_NUMBER}){_GAP}({_NUMBER})\s*$")
 # the three columns in kbar behind these may be full of stars
 _STRESS = re.compile(rf"^\s*({_NUMBER}){_GAP}({_NUMBER}){_GAP}({_NUMBER})\s+\S")
 _STRESS_HEAD = re.compile(r"^\s*total\s+stress\b[^\n]*$", re.MULTILINE)
@@ -86,13 +84,7 @@ class Report:
     @property
     def complete(self) -> bool:
         """Finished, not stopped, converged, without complaint, with all numbers."""
-        return (
-            self.job_done
-            and not self.stopped
-            and self.converged
-            and not self.complaint
-            and self.label is not None
-        )
+        return self.job_done and not self.stopped and self.converged and not self.complaint and self.label is not None
 
 
 def read(out: str, err: str, atoms: int) -> Report:

@@ -13,9 +13,7 @@ _NOT_THERE = re.compile(
     r"unable to find the specified executable|failed to execute \S+: No such file"
     r"|command not found|error while loading shared libraries"
 )
-_NO_PROGRAM = re.compile(
-    r"no such (file|program)|not found|permission denied|exec format|interpreter", re.IGNORECASE
-)
+_NO_PROGRAM = re.compile(r"no such (file|program)|not found|permission denied|exec format|interpreter", re.IGNORECASE)
 #: what the machine is to blame for
 _MACHINE = re.compile(
     r"No space left on device|Disk quota exceeded|Stale file handle|Input/output error|Transport endpoint"

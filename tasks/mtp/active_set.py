@@ -198,14 +198,13 @@ def load_active_set(path: Path, potential: MTPData) -> ActiveSet:
     """
     again = "train the potential again: training writes both files together"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # through memory: numpy leaves a file that it cannot read open
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             active = ActiveSet(file["matrix"], file["inverse"], file["indices"], str(file["potential"]))
     except FileNotFoundError:
         raise MissingError("there is no active set", where=str(path), next_step=again) from None
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"this is not an active set: {error}", where=str(path), next_step=again
-        ) from None
+        raise InputError(f"this is not an active set: {error}", where=str(path), next_step=again) from None
     if active.potential != fingerprint(potential):
         raise InputError(
             "this active set belongs to another potential: γ would mean nothing",

@@ -73,6 +73,4 @@ def write_samples(path: Path, samples: Iterable[Sample], symbols: Sequence[str])
         InputError: an element that is not among the symbols.
         StorageError: the disk refuses.
     """
-    return write_cfg(
-        path, (from_structure(s.structure, s.label, symbols, tuple(s.features.items())) for s in samples)
-    )
+    return write_cfg(path, (from_structure(s.structure, s.label, symbols, tuple(s.features.items())) for s in samples))

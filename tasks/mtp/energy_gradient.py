@@ -90,9 +90,7 @@ class EnergyGradient:
         counts = np.bincount(types, minlength=species).astype(float)
         return np.concatenate([moments[self._mapping].sum(axis=1), counts, by_radial.ravel()])
 
-    def _pair_sums(
-        self, vectors: Floats, types: npt.NDArray[np.int32], js: npt.NDArray[np.int32]
-    ) -> Floats:
+    def _pair_sums(self, vectors: Floats, types: npt.NDArray[np.int32], js: npt.NDArray[np.int32]) -> Floats:
         """Σ_j Q_β(r_ij)·(product of direction cosines), (atoms, species·basis, angular)."""
         p = self._potential
         distance = np.sqrt(np.einsum("ikx,ikx->ik", vectors, vectors))

@@ -5,9 +5,7 @@ at the first one above ``gamma_break``, which is kept in any case. A run that en
 """
 
 import json
-import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,140 +15,18 @@ import numpy.typing as npt
 from db.errors import InputError
 from db.files import write_whole
 from db.records import Json, Structure
-from tasks.mtp.active_set import ActiveSet, load_active_set
+from tasks.mtp.active_set import load_active_set
 from tasks.mtp.data_sets import Sample, numbers_of, symbols_of, write_samples
-from tasks.mtp.evaluator import Evaluator, open_potential, types_of, volume_of
-from tasks.mtp.gamma_record import GammaRecord
+from tasks.mtp.evaluator import Evaluator, open_potential, types_of
+from tasks.mtp.extrapolation_control import Explorer, Limits
 from tasks.mtp.lammps_input import FIX, Dynamics, data_file, input_file, lower_triangular
 from tasks.mtp.lammps_library import Ints, Lammps, LammpsError, Push
-from tasks.mtp.neighbours import NonsenseCellError
 
 Floats = npt.NDArray[np.float64]
 
-STOP_FILE = "stop"
 RESTART_FILE = "restart.lammps"
 
-_SKIN = 0.6  # Å: cheapest for 2 to 54 atoms at 300 K
-_CHECK_EVERY_S = 1.0
-#: volume of the cell over that at the start beyond which matter has come apart, or collapsed
-_MOST_SWELLING = 8.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When to keep a configuration and when to end.
-
-    Attributes:
-        save: γ above which a configuration is kept.
-        stop: γ above which the run ends, the configuration being kept first.
-        most: how many are kept at most, spread over the run.
-    """
-
-    save: float
-    stop: float
-    most: int
-
-
-class Keeper:
-    """The configurations to keep: when there are too many, every second one goes, and so on."""
-
-    def __init__(self, most: int) -> None:
-        self._most = max(most, 1)
-        self._stride = 1
-        self._seen = 0
-        self.kept: list[tuple[int, float, Floats, Floats]] = []
-
-    def offer(self, step: int, gamma: float, positions: Floats, cell: Floats) -> None:
-        """One more that is worth keeping."""
-        if self._seen % self._stride == 0:
-            if len(self.kept) == self._most:
-                self.kept = self.kept[::2]
-                self._stride *= 2
-            if self._seen % self._stride == 0 and len(self.kept) < self._most:
-                self.insist(step, gamma, positions, cell)
-        self._seen += 1
-
-    def insist(self, step: int, gamma: float, positions: Floats, cell: Floats) -> None:
-        """One that is kept in any case, in place of the last if there is no room."""
-        if len(self.kept) == self._most:
-            self.kept.pop()
-        self.kept.append((step, gamma, positions.copy(), cell.copy()))
-
-
-class Explorer:
-    """The force field of one exploration: predicts, grades, keeps, and ends the run when it must."""
-
-    def __init__(self, evaluator: Evaluator, active: ActiveSet, types: Ints, limits: Limits, steps: int) -> None:
-        self.evaluator = evaluator
-        self.active = active
-        self.types = types
-        self.limits = limits
-        self.keeper = Keeper(limits.most)
-        self.record = GammaRecord(steps)
-        self.above_save = 0
-        self.above_break = 0
-        self.broke = ""
-        self.stopped = False
-        self.steps = steps
-        self.last_step = 0
-        self._volume = 0.0
-        self._next_check = 0.0
-        self._next_word = 0.0
-
-    def ended(self) -> bool:
-        """Whether the run shall go no further."""
-        return bool(self.broke) or self.stopped
-
-    def push(self, step: int, tags: Ints, positions: Floats, cell: Floats) -> Push:
-        """What LAMMPS asks for at every step; after the end was decided, nothing acts on the atoms."""
-        nothing = Push(0.0, np.zeros_like(positions), np.zeros(6))
-        if self.ended():
-            return nothing
-        self.last_step = step
-        volume = volume_of(cell)
-        self._volume = self._volume or volume
-        try:
-            seen = self.evaluator.predict(self.types[tags - 1], positions, cell)
-            gamma = self.active.grade(self.evaluator.row())
-        except NonsenseCellError as error:
-            self.broke = str(error)
-            return nothing
-        self.record.add(step, gamma)
-        self._decide(step, gamma, positions[np.argsort(tags)], cell)
-        self._look_up(step)
-        if not (math.isfinite(seen.energy) and np.isfinite(seen.forces).all()):
-            self.broke = self.broke or "energy or forces are not finite"
-        elif not 1.0 / _MOST_SWELLING < volume / self._volume < _MOST_SWELLING:
-            self.broke = self.broke or f"the cell went from {self._volume:.1f} to {volume:.1f} Å³"
-        if self.ended():
-            return nothing
-        xx, yy, zz, yz, xz, xy = (-volume * seen.stress).tolist()
-        return Push(seen.energy, seen.forces, np.array([xx, yy, zz, xy, xz, yz]))
-
-    def _decide(self, step: int, gamma: float, positions: Floats, cell: Floats) -> None:
-        if gamma > self.limits.stop or not math.isfinite(gamma):
-            self.above_save += 1
-            self.above_break += 1
-            self.broke = f"γ = {gamma:.4g} is above {self.limits.stop:g}"
-            if math.isfinite(gamma):
-                self.keeper.insist(step, gamma, positions, cell)
-        elif gamma > self.limits.save:
-            self.above_save += 1
-            self.keeper.offer(step, gamma, positions, cell)
-
-    def _look_up(self, step: int) -> None:
-        """Now and then: has somebody asked to stop, and is it time to say something?"""
-        now = time.monotonic()
-        if now >= self._next_check:
-            self._next_check = now + _CHECK_EVERY_S
-            self.stopped = Path(STOP_FILE).exists()
-        if now >= self._next_word:
-            self._next_word = now + 10.0
-            print(
-                f"step {step} of {self.steps}: γ up to {self.record.highest:.3g}, mean {self.record.mean:.3g}; "
-                f"{self.above_save} above {self.limits.save:g}",
-                flush=True,
-            )
+_SKIN = 0.6  # Å: cheap for 2 to 54 atoms at 300 K
 
 
 def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
@@ -172,7 +48,7 @@ def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     active = load_active_set(root / spec["active_set"], potential)
     types = types_of(structure.numbers, species)
     dynamics = _dynamics(spec)
-    _write_input(where, structure, types, species, dynamics, float(spec["rattle"]))
+    write_input(where, structure, species, dynamics, float(spec["rattle"]))
     limits = Limits(float(spec["gamma_save"]), float(spec["gamma_break"]), int(spec["max_saved"]))
     explorer = Explorer(Evaluator(potential, skin=_SKIN), active, types, limits, dynamics.steps)
     pressure = "constant volume" if dynamics.pressure is None else f"{dynamics.pressure:g} bar"
@@ -200,10 +76,11 @@ def _dynamics(spec: Json) -> Dynamics:
     )
 
 
-def _write_input(
-    where: Path, structure: Structure, types: Ints, species: list[int], dynamics: Dynamics, rattle: float
+def write_input(
+    where: Path, structure: Structure, species: list[int], dynamics: Dynamics, rattle: float
 ) -> None:
     """in.lammps and data.lammps; the atoms are moved a little from their sites first (Algorithm 2 of the report)."""
+    types = types_of(structure.numbers, species)
     rng = np.random.default_rng(dynamics.seed)
     positions = np.array(structure.positions)
     positions = positions + rng.normal(0.0, rattle, positions.shape)

@@ -38,9 +38,7 @@ class Fit:
         weights: of the loss function.
     """
 
-    def __init__(
-        self, potential: MTPData, pairs: Sequence[Pair], species: Sequence[int], weights: Weights
-    ) -> None:
+    def __init__(self, potential: MTPData, pairs: Sequence[Pair], species: Sequence[int], weights: Weights) -> None:
         self.potential = potential
         self.iterations = 0
         # motep takes the volumes of those with a stress by position, so these must come first
@@ -59,9 +57,7 @@ class Fit:
                 known["stress"] = np.array(label.stress)
             atoms.calc = SinglePointCalculator(atoms, **known)
             images.append(atoms)
-        setting = LossSetting(
-            energy_weight=weights.energy, forces_weight=weights.forces, stress_weight=weights.stress
-        )
+        setting = LossSetting(energy_weight=weights.energy, forces_weight=weights.forces, stress_weight=weights.stress)
         self._loss = LossFunction(images, potential, setting, comm=DummyMPIComm())
 
     def from_level_2(self, seed: int) -> None:

@@ -91,9 +91,7 @@ def _squares(vectors: Floats) -> Floats:
     return square
 
 
-def _pairs_by_tree(
-    wrapped: Floats, grid: Floats, inverse: Floats, cutoff: float
-) -> tuple[Ints, Ints, Floats]:
+def _pairs_by_tree(wrapped: Floats, grid: Floats, inverse: Floats, cutoff: float) -> tuple[Ints, Ints, Floats]:
     """Search trees of the atoms and of those images that are within the cutoff of the cell."""
     cell = np.linalg.inv(inverse)
     margin = cutoff * np.linalg.norm(inverse, axis=0)

@@ -92,9 +92,7 @@ def _pool(spec: Json, root: Path, symbols: Sequence[str]) -> Iterator[Sample]:
             yield Sample(sample.structure, None, {**sample.features, "source": str(name)})
 
 
-def _sane(
-    pool: Iterator[Sample], sanity: Sanity, known: set[str], counts: dict[str, int]
-) -> Iterator[Sample]:
+def _sane(pool: Iterator[Sample], sanity: Sanity, known: set[str], counts: dict[str, int]) -> Iterator[Sample]:
     """Those worth a look; the others are counted by what is wrong with them."""
     seen = set(known)
     for sample in pool:

@@ -1,0 +1,130 @@
+"""Making requests out of what was typed for `pilot add`."""
+
+import os
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from db.errors import InputError
+from pilot import host
+from pilot.cli.asking import ask, report
+from pilot.cli.options import parse_ids, parse_memory, parse_pairs
+from pilot.cli.output import note
+from pilot.cli.presence import look
+from pilot.durations import parse_duration
+from pilot.folder import Folder
+
+_LONGEST_NAME = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A command as it was typed; see `pilot add --help`."""
+
+    argv: tuple[str, ...]
+    name: str | None = None
+    ranks: int = 1
+    threads: int = 1
+    gpus: int = 0
+    memory: str | None = None
+    after: tuple[str, ...] = ()
+    after_ended: tuple[str, ...] = ()
+    priority: int | None = None
+    time_request: str | None = None
+    time_limit: str | None = None
+    mpi: bool | None = None
+    shell: bool = False
+    env: tuple[str, ...] = ()
+    count: int = 1
+
+
+def add_commands(folder: Folder, wanted: Wanted) -> None:
+    """Ask for a command to be run.
+
+    Raises:
+        InputError: something that was typed cannot be.
+        RefusedError: the pilot, or the rules of the folder, refuse it.
+    """
+    if not wanted.argv or not wanted.argv[0]:
+        raise InputError("which command?", next_step="pilot add [OPTIONS] -- COMMAND, or pilot add label FILES")
+    if wanted.shell and len(wanted.argv) != 1:
+        raise InputError(
+            "with --shell the command must be one word", next_step=f"put it in quotes: {shlex.join(wanted.argv)!r}"
+        )
+    tasks = [_task(wanted, number) for number in range(1, wanted.count + 1)]
+    _warn(folder, wanted)
+    report(ask(folder, "add", {"tasks": tasks}))
+
+
+def _task(wanted: Wanted, number: int) -> dict[str, Any]:
+    several = wanted.count > 1
+    argv = list(wanted.argv)
+    name = wanted.name or _short(argv[0] if wanted.shell else shlex.join(argv))
+    env = parse_pairs(wanted.env) | ({"PILOT_NUMBER": str(number)} if several else {})
+    task: dict[str, Any] = {
+        "name": f"{name} #{number}" if several else name,
+        "spec": {
+            "argv": argv,
+            "cwd": str(Path.cwd()),
+            "env": env,
+            "mpi": wanted.ranks > 1 if wanted.mpi is None else wanted.mpi,
+            "shell": wanted.shell,
+        },
+        "resources": {
+            "ranks": wanted.ranks,
+            "threads": wanted.threads,
+            "gpus": wanted.gpus,
+            "memory_mb": 0 if wanted.memory is None else parse_memory(wanted.memory),
+        },
+        "after": parse_ids(wanted.after),
+        "after_ended": parse_ids(wanted.after_ended),
+        "time_request_s": None if wanted.time_request is None else parse_duration(wanted.time_request),
+        "time_limit_s": None if wanted.time_limit is None else parse_duration(wanted.time_limit),
+    }
+    return task if wanted.priority is None else task | {"priority": wanted.priority}
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 2] + " …"
+
+
+def _warn(folder: Folder, wanted: Wanted) -> None:
+    """What may be a mistake but may also be right elsewhere, as pilots need not run where this is typed."""
+    program = wanted.argv[0]
+    if not wanted.shell and shutil.which(program) is None:
+        note(f"{program} is not a program that is found here; where the pilot runs it must be")
+    cores, here = wanted.ranks * wanted.threads, len(host.usable_cores())
+    if cores > here and not look(folder).alive:
+        note(f"it needs {cores} cores on one node, and this machine has {here}: `pilot run` here cannot run it")
+
+
+def add_labels(folder: Folder, files: list[str], options: list[str]) -> None:
+    """Ask for structures to be labelled.
+
+    Raises:
+        InputError: no file, one that cannot be read, or an option that labels do not have.
+        RefusedError: the folder has no campaign, or a structure has an element that it does not know.
+    """
+    if not files:
+        raise InputError("which structures?", next_step="pilot add label FILE …")
+    if options:
+        raise InputError(
+            f"labels do not take {', '.join(options)}",
+            where="pilot add label",
+            next_step="their resources and times are those of [resources.label] in pilot.toml",
+        )
+    # reading structures takes ASE, which commands do not wait for
+    from pilot.config import read_config
+    from tasks.formats.atoms import read_structures
+
+    config = read_config(folder.config)
+    species = config.campaign.species if config.campaign is not None else ()
+    structures = [
+        {"structure": structure.to_json(), "source": f"{os.path.relpath(file, folder.root)} #{number}"}
+        for file in files
+        for number, (structure, _) in enumerate(read_structures(Path(file), species), 1)
+    ]
+    report(ask(folder, "add label", {"structures": structures}))

@@ -1,0 +1,108 @@
+"""Asking the pilot: a request is put into the inbox and answered by the pilot, or applied here if none is alive."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from db.errors import HeldError, PilotError, StateError
+from pilot import host, mailbox
+from pilot.cli.output import say
+from pilot.cli.presence import look
+from pilot.folder import Folder
+from pilot.mailbox import Request
+
+#: How long an answer is awaited, and how often it is looked for, s.
+PATIENCE_S = 15.0
+POLL_S = 0.05
+_LOOK_EVERY_S = 0.5
+_FOR_PILOTS_ONLY = frozenset({"drain", "resume"})
+
+
+class RefusedError(PilotError):
+    """A request was understood and refused; carries what was answered."""
+
+    def __init__(self, answer: Mapping[str, Any]) -> None:
+        super().__init__(str(answer["said"]), where=str(answer.get("where", "")), next_step=str(answer.get("next", "")))
+        self.exit_code = int(answer.get("code", 1))
+
+
+def ask(folder: Folder, verb: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Ask for something and wait for the answer; None if the pilot has not answered in time.
+
+    A request without an answer stays in the inbox: it is applied once, whenever the pilot comes to it.
+
+    Raises:
+        RefusedError: it cannot be done.
+        StateError: only a pilot can do it, and none is alive.
+        StorageError: the folder cannot be written.
+    """
+    if verb in _FOR_PILOTS_ONLY and not look(folder).alive:
+        raise _no_pilot(folder)
+    request = mailbox.post(folder, verb, arguments)
+    answer = _wait(folder, request)
+    if answer is not None and not answer["ok"]:
+        raise RefusedError(answer)
+    return answer
+
+
+def _wait(folder: Folder, request: Request) -> dict[str, Any] | None:
+    begun = host.monotonic()
+    look_at = 0.0
+    while (now := host.monotonic()) < begun + PATIENCE_S:
+        answer = mailbox.fetch_answer(folder, request)
+        if answer is not None:
+            return answer
+        if now >= look_at:
+            if look(folder).free:
+                answer = _without_pilot(folder, request)
+                if answer is not None:
+                    return answer
+            look_at = now + _LOOK_EVERY_S
+        time.sleep(POLL_S)
+    return None
+
+
+def _without_pilot(folder: Folder, request: Request) -> dict[str, Any] | None:
+    """Apply a request ourselves; None if a pilot has come to life meanwhile.
+
+    The request lies in the inbox until its effect is recorded under its id: should a pilot find it there, before or
+    after, it still is applied once.
+    """
+    # not imported before: this needs the database and the campaign, which a request to a pilot does not
+    from pilot.config import read_config
+    from pilot.supervisor import apply_without_pilot
+
+    if request.verb in _FOR_PILOTS_ONLY:
+        mailbox.withdraw(folder, request)
+        raise _no_pilot(folder)
+    try:
+        answer = apply_without_pilot(folder, read_config(folder.config), request)
+    except HeldError:
+        return None
+    except PilotError:
+        mailbox.withdraw(folder, request)
+        raise
+    mailbox.withdraw(folder, request)
+    return dict(answer)
+
+
+def report(answer: Mapping[str, Any] | None) -> None:
+    """Print what was answered."""
+    if answer is None:
+        say(
+            f"the pilot has not answered within {PATIENCE_S:.0f} s: the request is in the inbox, and will be applied "
+            "once; `pilot status` shows whether the pilot is alive"
+        )
+    else:
+        say(str(answer["said"]))
+
+
+def wait_for_the_end(folder: Folder) -> None:
+    """Return when no pilot is alive any more."""
+    while look(folder).alive:
+        time.sleep(_LOOK_EVERY_S)
+    say("the pilot has ended")
+
+
+def _no_pilot(folder: Folder) -> StateError:
+    return StateError("no pilot is alive in this folder", where=str(folder.root), next_step="`pilot run` starts one")

@@ -1,0 +1,77 @@
+"""Reading the published copy of the database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from db import attempt_table, task_table
+from db.engine import open_reader
+from db.errors import MissingError
+from db.records import Attempt, Edge, Task
+from db.states import TaskState
+from pilot.folder import Folder
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that is recorded of one task.
+
+    Attributes:
+        needs: edges from its parents, with their names and states.
+        needed_by: edges to its children, with their names and states.
+        events: when (seconds since 1970), what, and why.
+    """
+
+    task: Task
+    needs: list[tuple[Edge, str, TaskState]]
+    needed_by: list[tuple[Edge, str, TaskState]]
+    attempts: list[Attempt]
+    events: list[tuple[float, str, str]]
+
+
+@contextmanager
+def published(folder: Folder) -> Iterator[Connection]:
+    """The published copy, for reading.
+
+    Raises:
+        MissingError: nothing was published yet.
+        StorageError: it cannot be read.
+    """
+    if not folder.copy.exists():
+        raise MissingError(
+            "there are no tasks in this folder yet",
+            where=str(folder.root),
+            next_step="`pilot add -- COMMAND` puts one in; `pilot run` begins a campaign",
+        )
+    with open_reader(folder.copy) as connection:
+        yield connection
+
+
+def read_record(folder: Folder, task_id: int) -> Record:
+    """One task with all that belongs to it.
+
+    Raises:
+        MissingError: there is no such task, or it was added less than a few seconds ago.
+    """
+    with published(folder) as connection:
+        task = task_table.read_task(connection, task_id)
+        around = task_table.read_edges_around(connection, task_id)
+        others = {edge.parent for edge in around} | {edge.child for edge in around}
+        known = task_table.read_tasks(connection, others)
+        attempts = attempt_table.read_attempts(connection, task_id)
+        events = attempt_table.read_events(connection, task_id)
+    needs = [(edge, known[edge.parent].name, known[edge.parent].state) for edge in around if edge.child == task_id]
+    behind = [(edge, known[edge.child].name, known[edge.child].state) for edge in around if edge.parent == task_id]
+    return Record(task, needs, behind, attempts, events)
+
+
+def read_attempts(folder: Folder, task_id: int) -> tuple[Task, list[Attempt]]:
+    """One task and its attempts.
+
+    Raises:
+        MissingError: there is no such task, or it was added less than a few seconds ago.
+    """
+    with published(folder) as connection:
+        return task_table.read_task(connection, task_id), attempt_table.read_attempts(connection, task_id)

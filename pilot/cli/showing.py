@@ -1,0 +1,179 @@
+"""One task as text, or for programs."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from db.records import Attempt, Edge, Resources, Task
+from db.states import EdgeKind, TaskState, Verdict
+from pilot import host
+from pilot.cli.output import ERROR, FAINT, GOOD, WARNING, console
+from pilot.cli.records import Record, read_record
+from pilot.cli.tables import grid
+from pilot.durations import say_duration
+from pilot.folder import Folder
+
+_STATE_STYLES = {TaskState.DONE: GOOD, TaskState.FAILED: ERROR, TaskState.CANCELLED: WARNING}
+#: Of longer lists the first ones are shown; --json has all.
+_MANY = 12
+_LONG = 400
+
+
+def print_task(folder: Folder, task_id: int, *, as_json: bool) -> None:
+    """Print one task.
+
+    Raises:
+        MissingError: there is no such task.
+    """
+    record = read_record(folder, task_id)
+    if as_json:
+        print(json.dumps(_as_data(folder, record)))
+        return
+    output = console()
+    _print_head(output, record.task)
+    _print_edges(output, "needs", record.needs)
+    _print_edges(output, "needed by", record.needed_by)
+    for attempt in record.attempts:
+        _print_attempt(output, folder, attempt)
+    output.print(Text("\nwhat happened", style="bold"))
+    events = grid(at={}, event={}, detail={})
+    events.show_header = False
+    for at, event, detail in record.events:
+        events.add_row(_moment(at), event, detail)
+    output.print(events)
+
+
+def _print_head(output: Console, task: Task) -> None:
+    state = Text(task.state, style=_STATE_STYLES.get(task.state, "bold"))
+    output.print(Text.assemble(f"task {task.id}: ", (task.name, "bold"), " is ", state))
+    facts = [
+        ("kind", f"{task.kind}, engine {task.engine}"),
+        ("holds", _resources(task.resources)),
+        ("priority", str(task.priority)),
+        ("time", f"request {say_duration(task.time_request_s)}, limit {say_duration(task.time_limit_s)}"),
+        ("tries", ", ".join(f"{verdict}: {number}" for verdict, number in task.tries.items())),
+        *_spec(task.spec),
+    ]
+    _print_facts(output, facts)
+
+
+def _print_facts(output: Console, facts: Iterable[tuple[str, str]]) -> None:
+    table = grid(name={"style": FAINT, "min_width": 9, "no_wrap": True}, value={"overflow": "fold"})
+    table.show_header = False
+    for name, value in facts:
+        if value:
+            table.add_row(name, value)
+    output.print(table)
+
+
+def _resources(resources: Resources) -> str:
+    parts = [f"{resources.ranks} rank{'s' if resources.ranks > 1 else ''} × {resources.threads} cores"]
+    if resources.gpus:
+        parts.append(f"{resources.gpus} GPUs")
+    parts.append(f"{resources.memory_mb} MB" if resources.memory_mb else "its share of the memory")
+    return ", ".join(parts)
+
+
+def _spec(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What it is to do, without what is long."""
+    shown: list[tuple[str, str]] = []
+    for name, value in spec.items():
+        if name == "structure":
+            shown.append((name, f"{len(value['numbers'])} atoms"))
+        elif value not in (None, {}, [], False):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            shown.append((name, text if len(text) <= _LONG else text[:_LONG] + " …"))
+    return shown
+
+
+def _print_edges(output: Console, heading: str, edges: list[tuple[Edge, str, TaskState]]) -> None:
+    if not edges:
+        return
+    table = grid(task={"justify": "right"}, state={}, name={}, kind={"style": FAINT})
+    table.show_header = False
+    for edge, name, state in edges[:_MANY]:
+        other = edge.parent if heading == "needs" else edge.child
+        kind = "to be done" if edge.kind is EdgeKind.DONE else "to have ended"
+        table.add_row(str(other), Text(state, style=_STATE_STYLES.get(state, "")), name, kind)
+    output.print(Text(f"\n{heading}", style="bold"))
+    output.print(table)
+    if len(edges) > _MANY:
+        output.print(Text(f"and {len(edges) - _MANY} more", style=FAINT))
+
+
+def _print_attempt(output: Console, folder: Folder, attempt: Attempt) -> None:
+    verdict = "running" if attempt.verdict is None else str(attempt.verdict)
+    style = GOOD if attempt.verdict is Verdict.DONE else ERROR if attempt.verdict is not None else "bold"
+    output.print(Text.assemble(f"\nattempt {attempt.number}: ", (verdict, style), style="bold"))
+    until = host.now() if attempt.ended_at is None else attempt.ended_at
+    wall = attempt.wall_s if attempt.wall_s is not None else until - attempt.started_at
+    ended = "" if attempt.ended_at is None else f" to {_moment(attempt.ended_at)}"
+    used = f"wall {say_duration(wall)}"
+    if attempt.cpu_s is not None and attempt.peak_mb is not None:
+        used += f", CPU {say_duration(attempt.cpu_s)}, memory at most {attempt.peak_mb:.0f} MB"
+    exited = "" if attempt.exit_code is None else f"code {attempt.exit_code}"
+    gpus = f", GPUs {_listed(attempt.gpus)}" if attempt.gpus else ""
+    facts = [
+        ("reason", attempt.reason),
+        ("node", f"{attempt.node}, cores {_listed(attempt.cores)}{gpus}, pilot {attempt.pilot_id}"),
+        ("time", f"{_moment(attempt.started_at)}{ended}"),
+        ("used", used),
+        ("exit", f"signal {attempt.signal}" if attempt.signal is not None else exited),
+        *((name, _fact(value)) for name, value in attempt.facts.items()),
+        ("files", "\n".join(_files(folder.root / attempt.directory))),
+    ]
+    _print_facts(output, facts)
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(str(number) for number in numbers)
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_fact(entry)}" for name, entry in value.items())
+    text = str(value)
+    return text if len(text) <= _LONG else text[:_LONG] + " …"
+
+
+def _files(directory: Path) -> list[str]:
+    """The folder of an attempt, then the files in it, each with its size."""
+    if not directory.is_dir():
+        return [f"{directory} (removed)"]
+    found = sorted(path for path in directory.rglob("*") if path.is_file())
+    lines = [f"{directory}/"]
+    lines += [f"  {path.relative_to(directory)} ({_size(path)})" for path in found[:_MANY]]
+    return lines + ([f"  and {len(found) - _MANY} more"] if len(found) > _MANY else [])
+
+
+def _size(path: Path) -> str:
+    number = float(path.stat().st_size)
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} GB"
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _as_data(folder: Folder, record: Record) -> dict[str, Any]:
+    return {
+        "task": asdict(record.task),
+        "needs": [{"task": edge.parent, "kind": edge.kind, "state": state} for edge, _, state in record.needs],
+        "needed_by": [{"task": edge.child, "kind": edge.kind, "state": state} for edge, _, state in record.needed_by],
+        "attempts": [
+            asdict(attempt) | {"directory": str(folder.root / attempt.directory)} for attempt in record.attempts
+        ],
+        "events": [{"at": at, "event": event, "detail": detail} for at, event, detail in record.events],
+    }

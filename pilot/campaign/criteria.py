@@ -29,6 +29,10 @@ class Sweep:
         return self.done == self.wanted and self.broke == 0
 
 
+#: So many labels may always fail: in a small generation one bad structure is a large part.
+FEW_FAILED = 2
+
+
 class Progress(StrEnum):
     """Whether the labels of a generation suffice to train."""
 
@@ -42,7 +46,7 @@ def progress_of_labels(total: int, done: int, failed: int, *, quorum: float, max
 
     A label that failed for good is set aside: it does not count in the whole of which ``quorum`` is a part.
     """
-    if total and failed / total > max_failed:
+    if failed > max(max_failed * total, FEW_FAILED):
         return Progress.TOO_MANY_FAILED
     return Progress.ENOUGH if done >= math.ceil(quorum * (total - failed)) else Progress.WAIT
 

@@ -33,7 +33,9 @@ def print_tasks(folder: Folder, kind: TaskKind | None, state: TaskState | None, 
         return
     output = console()
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
-    table = grid(task=right, state={}, kind={}, name={"overflow": "ellipsis", "no_wrap": True}, cores=right, added=right)
+    table = grid(
+        task=right, state={}, kind={}, name={"overflow": "ellipsis", "no_wrap": True}, cores=right, added=right
+    )
     for task in tasks:
         table.add_row(*_cells(task))
     output.print(table)

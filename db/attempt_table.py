@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from db.records import Attempt, Task
 from db.rows import attempt_of_row, pieces, task_of_row
 from db.schema import attempts, events, tasks
-from db.states import TaskKind, TaskState, Verdict
+from db.states import TERMINAL, TaskKind, TaskState, Verdict
 
 _END_COLUMNS = ("ended_at", "verdict", "reason", "exit_code", "signal", "wall_s", "cpu_s", "peak_mb", "facts")
 
@@ -17,11 +17,6 @@ _END = (
     update(attempts)
     .where(attempts.c.id == bindparam("b_id"))
     .values({column: bindparam(f"b_{column}") for column in _END_COLUMNS})
-)
-_COUNT = (
-    select(attempts.c.task_id, func.max(attempts.c.number))
-    .where(attempts.c.task_id.in_(bindparam("ids", expanding=True)))
-    .group_by(attempts.c.task_id)
 )
 
 
@@ -84,12 +79,21 @@ def read_done_attempts(connection: Connection, task_ids: Iterable[int]) -> dict[
     return found
 
 
-def count_attempts(connection: Connection, task_ids: Iterable[int]) -> dict[int, int]:
-    """How many attempts each task has had."""
-    found: dict[int, int] = {}
-    for piece in pieces(task_ids):
-        found |= {row[0]: row[1] for row in connection.execute(_COUNT, {"ids": piece})}
-    return found
+def count_attempts_of_open_tasks(connection: Connection) -> dict[int, int]:
+    """How many attempts each task has had that has not ended; tasks without any are left out."""
+    question = (
+        select(attempts.c.task_id, func.max(attempts.c.number))
+        .join(tasks, tasks.c.id == attempts.c.task_id)
+        .where(tasks.c.state.not_in(TERMINAL))
+        .group_by(attempts.c.task_id)
+    )
+    return {row[0]: row[1] for row in connection.execute(question)}
+
+
+def count_attempts(connection: Connection, task_id: int) -> int:
+    """How many attempts a task has had."""
+    question = select(func.count()).where(attempts.c.task_id == task_id)
+    return int(connection.execute(question).scalar_one())
 
 
 def latest_attempt_id(connection: Connection) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from db import attempt_table, task_table
 from db.engine import Writer
 from db.errors import InputError, MissingError, StateError
-from db.records import Attempt, Edge, NewTask, Task
+from db.records import Attempt, Edge, NewTask, Task, Transition
 from db.states import TERMINAL, Event, TaskKind, TaskState, Verdict
 from pilot.agent.messages import Ended
 from pilot.campaign.driver import Driver, FollowUps
@@ -68,6 +68,8 @@ class Ledger:
         self.reactor = reactor
         self.driver = driver
         self.running: dict[int, Running] = {}
+        #: how many attempts an open task has had, where it has had any
+        self.attempts_of: dict[int, int] = {}
         self._writer = writer
         self._last_attempt = 0
 
@@ -85,12 +87,15 @@ class Ledger:
             under_way = attempt_table.read_running_attempts(connection)
             tasks = task_table.read_tasks(connection, [attempt.task_id for attempt in under_way])
             self.running = {attempt.id: Running(attempt, tasks[attempt.task_id]) for attempt in under_way}
+            self.attempts_of = attempt_table.count_attempts_of_open_tasks(connection)
 
     @contextmanager
     def turn(self, at: float) -> Iterator["Turn"]:
         """One transaction. After an error nothing of it counts, and this ledger must not be used any more."""
         with self._writer.transaction() as connection:
-            yield Turn(self, connection, self._writer.epoch, at)
+            turn = Turn(self, connection, self._writer.epoch, at)
+            yield turn
+            turn.flush()
 
     def node_joined(self, node: Node) -> None:
         """A node may be used from now on."""
@@ -116,6 +121,12 @@ class Turn:
         self._reactor = ledger.reactor
         self._epoch = epoch
         self.at = at
+        self._transitions: list[Transition] = []
+
+    def flush(self) -> None:
+        """Write the transitions so far: before the database is asked about states, and at the end of the turn."""
+        transitions, self._transitions = self._transitions, []
+        task_table.record_transitions(self.connection, transitions, self.at, self._epoch)
 
     def begin_campaign(self) -> None:
         """Let the campaign begin, or go on."""
@@ -163,6 +174,7 @@ class Turn:
             StateError: one of them neither failed nor was cancelled; nothing is changed.
             MissingError: one of them does not exist; nothing is changed.
         """
+        self.flush()
         self._demand(task_ids)
         tasks = task_table.read_tasks(self.connection, task_ids)
         for task in tasks.values():
@@ -173,11 +185,13 @@ class Turn:
                 )
         # parents first, so that their children are held by them
         for task_id in sorted(tasks):
+            self._ledger.attempts_of[task_id] = attempt_table.count_attempts(self.connection, task_id)
             into = task_table.read_edges_into(self.connection, [task_id])
             states = task_table.states_of(self.connection, [edge.parent for edge in into])
             needs = [(edge, states[edge.parent]) for edge in into]
             children = task_table.read_edges_from(self.connection, [task_id])
             self._record(self._reactor.revive(tasks[task_id], needs, children))
+            self.flush()
 
     def add(self, new: Sequence[NewTask]) -> list[Task]:
         """Insert tasks.
@@ -186,6 +200,7 @@ class Turn:
             MissingError: one needs a task that does not exist.
             InputError: they need each other in a circle, or one needs more than any node has.
         """
+        self.flush()
         self._refuse_too_large(new)
         inserted, holding = task_table.insert_tasks(self.connection, new, self.at)
         self._reactor.add(inserted, holding)
@@ -197,13 +212,11 @@ class Turn:
         placements, transitions = self._reactor.schedule(clock)
         if not placements:
             return
-        task_table.record_transitions(self.connection, transitions, self.at, self._epoch)
-        ids = [placement.task_id for placement in placements]
-        tasks = task_table.read_tasks(self.connection, ids)
-        numbers = attempt_table.count_attempts(self.connection, ids)
+        self._record(Outcome(transitions))
+        tasks = task_table.read_tasks(self.connection, [placement.task_id for placement in placements])
         for placement in placements:
             task = tasks[placement.task_id]
-            attempt = self._new_attempt(placement, numbers.get(task.id, 0) + 1)
+            attempt = self._new_attempt(placement)
             if self._ledger.driver is not None:
                 task = replace(task, spec=self._ledger.driver.complete_spec(self.connection, task))
             entry = Running(attempt, task)
@@ -211,8 +224,10 @@ class Turn:
             self.actions.start.append(entry)
         attempt_table.record_starts(self.connection, [entry.attempt for entry in self.actions.start])
 
-    def _new_attempt(self, placement: Placement, number: int) -> Attempt:
+    def _new_attempt(self, placement: Placement) -> Attempt:
         attempt_id = self._ledger.next_attempt_id()
+        number = self._ledger.attempts_of.get(placement.task_id, 0) + 1
+        self._ledger.attempts_of[placement.task_id] = number
         return Attempt(
             id=attempt_id,
             task_id=placement.task_id,
@@ -226,9 +241,13 @@ class Turn:
         )
 
     def _follow_all(self, finished: list[tuple[Running, Ended, Attempt]]) -> None:
+        for entry, _, _ in finished:
+            if entry.task.id not in self._reactor.graph.entries:
+                self._ledger.attempts_of.pop(entry.task.id, None)
         driver = self._ledger.driver
         if driver is None:
             return
+        self.flush()
         for entry, message, attempt in finished:
             # a task that was cancelled while it ran may still end well: its result is kept out
             if message.judgement.verdict is Verdict.DONE and self._is_done(entry.task.id):
@@ -241,6 +260,7 @@ class Turn:
     def _labels_changed(self, tasks: Iterable[Task]) -> None:
         if self._ledger.driver is None:
             return
+        self.flush()
         generations = {task.generation for task in tasks if task.kind is TaskKind.LABEL}
         for generation in sorted(number for number in generations if number is not None):
             self._follow(self._ledger.driver.labels_changed(self.connection, generation, self.at))
@@ -256,9 +276,8 @@ class Turn:
         self.actions.said += follow_ups.said
 
     def _record(self, *outcomes: Outcome) -> None:
-        transitions = [transition for outcome in outcomes for transition in outcome.transitions]
-        task_table.record_transitions(self.connection, transitions, self.at, self._epoch)
         for outcome in outcomes:
+            self._transitions += outcome.transitions
             for task_id, tries in outcome.tries.items():
                 task_table.record_change(self.connection, task_id, tries=tries)
             for task_id, resources in outcome.resources.items():

@@ -274,7 +274,10 @@ def test_turning_the_cell_keeps_the_crystal(mirror: bool) -> None:
     cell, positions = atoms.cell.array.copy(), atoms.positions.copy()
     if mirror:
         cell = cell[[1, 0, 2]]
-    turned, placed = lower_triangular(cell, positions)
+    crystal = lower_triangular(cell, positions)
+    turned, placed = crystal.cell, crystal.positions
+    back = crystal.given_vectors(turned)
+    np.testing.assert_allclose(back @ back.T, cell @ cell.T, atol=1e-9)
     np.testing.assert_allclose(turned[np.triu_indices(3, 1)], 0.0, atol=1e-12)
     assert (np.diag(turned) > 0.0).all()
     for row, column in ((1, 0), (2, 0), (2, 1)):
@@ -283,15 +286,13 @@ def test_turning_the_cell_keeps_the_crystal(mirror: bool) -> None:
     before = evaluator.predict(types, positions, cell)
     after = evaluator.predict(types, placed, turned)
     assert after.energy == pytest.approx(before.energy, rel=1e-12)
-    np.testing.assert_allclose(
-        np.linalg.norm(after.forces, axis=1), np.linalg.norm(before.forces, axis=1), atol=1e-10
-    )
+    np.testing.assert_allclose(np.linalg.norm(after.forces, axis=1), np.linalg.norm(before.forces, axis=1), atol=1e-10)
 
 
 def test_the_input_is_what_the_spec_says() -> None:
     dynamics = Dynamics(450.0, 20.0, "aniso", 500, 2.0, 2**40)
     text = input_file(dynamics, 4)
-    assert "fix move all npt temp 450 450 0.2 aniso 20 20 2" in text
+    assert "fix move all npt temp 450 450 0.2 aniso 20 20 2 flip no" in text
     assert "timestep 0.002" in text
     assert text.rstrip().endswith("run 500")
     assert "nvt" in input_file(Dynamics(450.0, None, "iso", 500, 2.0, 1), 4)

@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             # all are made known, so that the nearest can be suggested
-            self.commands |= {name: command(name) for name in COMMANDS if name not in self.commands}
+            self.commands.update({name: command(name) for name in COMMANDS})
             return None
         if cmd_name not in self.commands:
             self.commands[cmd_name] = command(cmd_name)

@@ -37,7 +37,9 @@ def config_page() -> str:
             "|---|---|---|---|",
         ]
         for key in table.keys:
-            default = f"**required** {key.unless}".strip() if key.required else f"`{key.default}`" if key.default else "–"
+            default = (
+                f"**required** {key.unless}".strip() if key.required else f"`{key.default}`" if key.default else "–"
+            )
             lines.append(f"| `{key.name}` | {_cell(key.takes)} | {_cell(default)} | {_cell(key.meaning)} |")
         lines.append("")
     return "\n".join(lines)

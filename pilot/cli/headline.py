@@ -24,7 +24,8 @@ def headline(snapshot: Snapshot | None, presence: Presence, now: float) -> list[
     if holder is not None and not presence.free:
         lines.append(Text(f"`pilot {holder.purpose}` holds it for a moment"))
     elif pilot is None:
-        lines.append(Text("none has run here yet" if snapshot is None else "none has run here since"))
+        if snapshot is None:
+            lines.append(Text("none has run here yet"))
     elif pilot.state == "ended":
         lines.append(Text(f"the last one, pilot {pilot.id} on {pilot.host}, has ended: {pilot.remark}"))
     else:

@@ -17,30 +17,28 @@ class Narrator:
 
     Args:
         log: where to.
+        before: what was published before this pilot began: old news.
         counts: also say now and then how many tasks are done: where no view shows it.
     """
 
-    def __init__(self, log: logging.Logger, *, counts: bool) -> None:
+    def __init__(self, log: logging.Logger, before: Snapshot | None, *, counts: bool) -> None:
         self._log = log
         self._counts = counts
-        self._counted_at = 0.0
+        self._counted_at = host.now()
         self._last_counts = ""
-        self._told: set[str] | None = None
+        self._told = set() if before is None else {key for key, _ in self._news(before)}
 
     def hear(self, snapshot: Snapshot) -> None:
-        """Log what is new; what the first snapshot shows is old."""
-        news = self._news(snapshot)
-        if self._told is None:
-            self._told = {key for key, _ in news}
-            self._counted_at = host.now()
-        for key, line in news:
+        """Log what is new."""
+        for key, line in self._news(snapshot):
             if key not in self._told:
                 self._told.add(key)
                 self._log.info("%s", line)
         if self._counts and snapshot.at - self._counted_at >= _COUNTS_EVERY_S:
             self._say_counts(snapshot)
 
-    def _news(self, snapshot: Snapshot) -> list[tuple[str, str]]:
+    @staticmethod
+    def _news(snapshot: Snapshot) -> list[tuple[str, str]]:
         news = [
             (f"failed {entry.task} {entry.why}", f"task {entry.task} ({entry.name}) failed: {entry.why}")
             for entry in reversed(snapshot.failures)

@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from db.errors import PilotError
@@ -29,6 +29,22 @@ def say(text: str | Text, *, style: str = "", stderr: bool = False) -> None:
     """Print a line or a paragraph; it is folded on terminals only, so that programs find lines whole."""
     target = console(stderr=stderr)
     target.print(text, style=style or None, soft_wrap=not target.is_terminal)
+
+
+def show(*blocks: RenderableType) -> None:
+    """Print tables and texts one below the other; programs get no blanks at the ends of lines."""
+    target = console()
+    if target.is_terminal:
+        target.print(*blocks, sep="\n")
+        return
+    with target.capture() as captured:
+        target.print(*blocks, sep="\n")
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def plural(number: int, what: str) -> str:
+    """A number of things: "1 atom", "2 atoms"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def note(text: str) -> None:

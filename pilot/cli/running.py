@@ -53,8 +53,10 @@ def run_here(folder: Folder, wishes: Wishes, *, live: bool) -> int:
     with _log_file(folder), _heard_signals() as heard:
         why = _run_live(folder, config) if live else _run_plain(folder, config)
     snapshot = read_snapshot(folder)
+    if live:
+        say(f"ended after {say_duration(host.monotonic() - began)}: {why}")
     if snapshot is not None:
-        _say_the_end(snapshot, why, host.monotonic() - began)
+        _say_the_end(snapshot)
     if sum(number == signal.SIGINT for number in heard) > 1:
         return _INTERRUPTED
     return 1 if snapshot is not None and (count(snapshot, "failed") or can_never_run(snapshot)) else 0
@@ -70,11 +72,11 @@ def _run_plain(folder: Folder, config: Config) -> str:
     handler = logging.StreamHandler(console().file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     with _handler(handler):
-        return run_pilot(folder, config, Narrator(log, counts=True).hear)
+        return run_pilot(folder, config, Narrator(log, read_snapshot(folder), counts=True).hear)
 
 
 def _run_live(folder: Folder, config: Config) -> str:
-    view, narrator, recent = LiveView(folder), Narrator(log, counts=False), RecentLines()
+    view, narrator, recent = LiveView(folder), Narrator(log, read_snapshot(folder), counts=False), RecentLines()
     view.lines = recent.lines
 
     def hear(snapshot: Snapshot) -> None:
@@ -137,8 +139,7 @@ def _heard_signals() -> Iterator[list[int]]:
         os.close(receiving)
 
 
-def _say_the_end(snapshot: Snapshot, why: str, seconds: float) -> None:
-    say(f"\nended after {say_duration(seconds)}: {why}" if console().is_terminal else f"ended: {why}")
+def _say_the_end(snapshot: Snapshot) -> None:
     if snapshot.tasks:
         line = Text("tasks: ")
         for state, style in (("done", GOOD), ("failed", ERROR), ("cancelled", ""), ("waiting", ""), ("ready", "")):

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from db.records import Attempt, Edge, Resources, Task
 from db.states import EdgeKind, TaskState, Verdict
 from pilot import host
-from pilot.cli.output import ERROR, FAINT, GOOD, WARNING, console
+from pilot.cli.output import ERROR, FAINT, GOOD, WARNING, plural, show
 from pilot.cli.records import Record, read_record
 from pilot.cli.tables import grid
 from pilot.durations import say_duration
@@ -35,23 +36,22 @@ def print_task(folder: Folder, task_id: int, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_as_data(folder, record)))
         return
-    output = console()
-    _print_head(output, record.task)
-    _print_edges(output, "needs", record.needs)
-    _print_edges(output, "needed by", record.needed_by)
-    for attempt in record.attempts:
-        _print_attempt(output, folder, attempt)
-    output.print(Text("\nwhat happened", style="bold"))
     events = grid(at={}, event={}, detail={})
     events.show_header = False
     for at, event, detail in record.events:
         events.add_row(_moment(at), event, detail)
-    output.print(events)
+    show(
+        *_head(record.task),
+        *_edges("needs", record.needs),
+        *_edges("needed by", record.needed_by),
+        *(block for attempt in record.attempts for block in _attempt(folder, attempt)),
+        Text("\nwhat happened", style="bold"),
+        events,
+    )
 
 
-def _print_head(output: Console, task: Task) -> None:
+def _head(task: Task) -> list[RenderableType]:
     state = Text(task.state, style=_STATE_STYLES.get(task.state, "bold"))
-    output.print(Text.assemble(f"task {task.id}: ", (task.name, "bold"), " is ", state))
     facts = [
         ("kind", f"{task.kind}, engine {task.engine}"),
         ("holds", _resources(task.resources)),
@@ -60,22 +60,22 @@ def _print_head(output: Console, task: Task) -> None:
         ("tries", ", ".join(f"{verdict}: {number}" for verdict, number in task.tries.items())),
         *_spec(task.spec),
     ]
-    _print_facts(output, facts)
+    return [Text.assemble(f"task {task.id}: ", (task.name, "bold"), " is ", state), _facts(facts)]
 
 
-def _print_facts(output: Console, facts: Iterable[tuple[str, str]]) -> None:
+def _facts(facts: Iterable[tuple[str, str]]) -> Table:
     table = grid(name={"style": FAINT, "min_width": 9, "no_wrap": True}, value={"overflow": "fold"})
     table.show_header = False
     for name, value in facts:
         if value:
             table.add_row(name, value)
-    output.print(table)
+    return table
 
 
 def _resources(resources: Resources) -> str:
-    parts = [f"{resources.ranks} rank{'s' if resources.ranks > 1 else ''} × {resources.threads} cores"]
+    parts = [f"{plural(resources.ranks, 'rank')} × {plural(resources.threads, 'core')}"]
     if resources.gpus:
-        parts.append(f"{resources.gpus} GPUs")
+        parts.append(plural(resources.gpus, "GPU"))
     parts.append(f"{resources.memory_mb} MB" if resources.memory_mb else "its share of the memory")
     return ", ".join(parts)
 
@@ -85,32 +85,29 @@ def _spec(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     shown: list[tuple[str, str]] = []
     for name, value in spec.items():
         if name == "structure":
-            shown.append((name, f"{len(value['numbers'])} atoms"))
+            shown.append((name, plural(len(value["numbers"]), "atom")))
         elif value not in (None, {}, [], False):
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             shown.append((name, text if len(text) <= _LONG else text[:_LONG] + " …"))
     return shown
 
 
-def _print_edges(output: Console, heading: str, edges: list[tuple[Edge, str, TaskState]]) -> None:
+def _edges(heading: str, edges: list[tuple[Edge, str, TaskState]]) -> list[RenderableType]:
     if not edges:
-        return
+        return []
     table = grid(task={"justify": "right"}, state={}, name={}, kind={"style": FAINT})
     table.show_header = False
     for edge, name, state in edges[:_MANY]:
         other = edge.parent if heading == "needs" else edge.child
         kind = "to be done" if edge.kind is EdgeKind.DONE else "to have ended"
         table.add_row(str(other), Text(state, style=_STATE_STYLES.get(state, "")), name, kind)
-    output.print(Text(f"\n{heading}", style="bold"))
-    output.print(table)
-    if len(edges) > _MANY:
-        output.print(Text(f"and {len(edges) - _MANY} more", style=FAINT))
+    more = [Text(f"and {len(edges) - _MANY} more", style=FAINT)] if len(edges) > _MANY else []
+    return [Text(f"\n{heading}", style="bold"), table, *more]
 
 
-def _print_attempt(output: Console, folder: Folder, attempt: Attempt) -> None:
+def _attempt(folder: Folder, attempt: Attempt) -> list[RenderableType]:
     verdict = "running" if attempt.verdict is None else str(attempt.verdict)
     style = GOOD if attempt.verdict is Verdict.DONE else ERROR if attempt.verdict is not None else "bold"
-    output.print(Text.assemble(f"\nattempt {attempt.number}: ", (verdict, style), style="bold"))
     until = host.now() if attempt.ended_at is None else attempt.ended_at
     wall = attempt.wall_s if attempt.wall_s is not None else until - attempt.started_at
     ended = "" if attempt.ended_at is None else f" to {_moment(attempt.ended_at)}"
@@ -128,7 +125,7 @@ def _print_attempt(output: Console, folder: Folder, attempt: Attempt) -> None:
         *((name, _fact(value)) for name, value in attempt.facts.items()),
         ("files", "\n".join(_files(folder.root / attempt.directory))),
     ]
-    _print_facts(output, facts)
+    return [Text.assemble(f"\nattempt {attempt.number}: ", (verdict, style), style="bold"), _facts(facts)]
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -49,12 +49,10 @@ def status(
     elif watch:
         _watch(place, everything=everything)
     else:
-        from pilot.cli.output import console
+        from pilot.cli.output import show
         from pilot.cli.view import status_blocks
 
-        output = console()
-        for block in status_blocks(place, everything=everything):
-            output.print(block)
+        show(*status_blocks(place, everything=everything))
 
 
 def as_data(folder: Folder) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from rich.console import RenderableType
 from rich.text import Text
 
 from db import task_table
 from db.records import Task
 from db.states import TaskKind, TaskState
 from pilot import host
-from pilot.cli.output import ERROR, FAINT, GOOD, WARNING, console
+from pilot.cli.output import ERROR, FAINT, GOOD, WARNING, show
 from pilot.cli.records import published
 from pilot.cli.tables import grid
 from pilot.durations import say_duration
@@ -31,17 +32,17 @@ def print_tasks(folder: Folder, kind: TaskKind | None, state: TaskState | None, 
     if as_json:
         print(json.dumps([asdict(task) for task in tasks]))
         return
-    output = console()
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
     table = grid(
         task=right, state={}, kind={}, name={"overflow": "ellipsis", "no_wrap": True}, cores=right, added=right
     )
     for task in tasks:
         table.add_row(*_cells(task))
-    output.print(table)
+    blocks: list[RenderableType] = [table]
     matching = sum(n for (k, s), n in counts.items() if kind in (None, k) and state in (None, s))
     if matching > len(tasks):
-        output.print(Text(f"the newest {len(tasks)} of {matching}: --limit shows more", style=FAINT))
+        blocks.append(Text(f"the newest {len(tasks)} of {matching}: --limit shows more", style=FAINT))
+    show(*blocks)
 
 
 def _cells(task: Task) -> tuple[Text | str, ...]:

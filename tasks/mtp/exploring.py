@@ -19,7 +19,7 @@ from tasks.mtp.active_set import load_active_set
 from tasks.mtp.data_sets import Sample, numbers_of, symbols_of, write_samples
 from tasks.mtp.evaluator import Evaluator, open_potential, types_of
 from tasks.mtp.extrapolation_control import Explorer, Limits
-from tasks.mtp.lammps_input import FIX, Dynamics, data_file, input_file, lower_triangular
+from tasks.mtp.lammps_input import FIX, Dynamics, Turned, data_file, input_file, lower_triangular
 from tasks.mtp.lammps_library import Ints, Lammps, LammpsError, Push
 
 Floats = npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     active = load_active_set(root / spec["active_set"], potential)
     types = types_of(structure.numbers, species)
     dynamics = _dynamics(spec)
-    write_input(where, structure, species, dynamics, float(spec["rattle"]))
+    turned = write_input(where, structure, species, dynamics, float(spec["rattle"]))
     limits = Limits(float(spec["gamma_save"]), float(spec["gamma_break"]), int(spec["max_saved"]))
     explorer = Explorer(Evaluator(potential, skin=_SKIN), active, types, limits, dynamics.steps)
     pressure = "constant volume" if dynamics.pressure is None else f"{dynamics.pressure:g} bar"
@@ -58,7 +58,15 @@ def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
         flush=True,
     )
     run_lammps(where, explorer)
-    return _finish(explorer, structure, symbols, where, time.monotonic() - begin)
+    kept = [
+        Sample(
+            _structure(structure, positions, turned.given_vectors(cell)),
+            features={"MV_grade": f"{gamma:.6f}", "step": str(step)},
+        )
+        for step, gamma, positions, cell in explorer.keeper.kept
+    ]
+    write_samples(where / "preselected.cfg", kept, symbols)
+    return _finish(explorer, len(kept), where, time.monotonic() - begin)
 
 
 def _dynamics(spec: Json) -> Dynamics:
@@ -76,17 +84,16 @@ def _dynamics(spec: Json) -> Dynamics:
     )
 
 
-def write_input(
-    where: Path, structure: Structure, species: list[int], dynamics: Dynamics, rattle: float
-) -> None:
+def write_input(where: Path, structure: Structure, species: list[int], dynamics: Dynamics, rattle: float) -> Turned:
     """in.lammps and data.lammps; the atoms are moved a little from their sites first (Algorithm 2 of the report)."""
     types = types_of(structure.numbers, species)
     rng = np.random.default_rng(dynamics.seed)
     positions = np.array(structure.positions)
     positions = positions + rng.normal(0.0, rattle, positions.shape)
-    cell, positions = lower_triangular(np.array(structure.cell), positions)
-    write_whole(where / "data.lammps", data_file(cell, positions, types, species), durable=False)
+    turned = lower_triangular(np.array(structure.cell), positions)
+    write_whole(where / "data.lammps", data_file(turned.cell, turned.positions, types, species), durable=False)
     write_whole(where / "in.lammps", input_file(dynamics, len(types)), durable=False)
+    return turned
 
 
 def run_lammps(where: Path, explorer: Explorer) -> None:
@@ -113,15 +120,8 @@ def run_lammps(where: Path, explorer: Explorer) -> None:
             lammps.command(f"write_restart {RESTART_FILE}")
 
 
-def _finish(
-    explorer: Explorer, structure: Structure, symbols: list[str], where: Path, seconds: float
-) -> dict[str, Any]:
-    """Write preselected.cfg and gamma.json and sum up."""
-    samples = [
-        Sample(_structure(structure, positions, cell), features={"MV_grade": f"{gamma:.6f}", "step": str(step)})
-        for step, gamma, positions, cell in explorer.keeper.kept
-    ]
-    write_samples(where / "preselected.cfg", samples, symbols)
+def _finish(explorer: Explorer, kept: int, where: Path, seconds: float) -> dict[str, Any]:
+    """Write gamma.json and sum up."""
     record = explorer.record
     write_whole(where / "gamma.json", json.dumps(record.to_json()))
     facts = {
@@ -130,7 +130,7 @@ def _finish(
         "broke": bool(explorer.broke),
         "broke_by": explorer.broke,
         "stopped": explorer.stopped and not explorer.broke,
-        "saved": len(samples),
+        "saved": kept,
         "above_save": explorer.above_save,
         "above_break": explorer.above_break,
         "gamma_max": record.highest,
@@ -139,7 +139,7 @@ def _finish(
         "seconds": round(seconds, 3),
     }
     end = f"ended early: {explorer.broke}" if explorer.broke else "stopped on request" if explorer.stopped else "done"
-    print(f"{end}; step {explorer.last_step}, {len(samples)} configurations kept", flush=True)
+    print(f"{end}; step {explorer.last_step}, {kept} configurations kept", flush=True)
     return facts
 
 

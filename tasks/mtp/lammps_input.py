@@ -36,26 +36,47 @@ class Dynamics:
     thermostat: bool = True
 
 
-def lower_triangular(cell: Floats, positions: Floats) -> tuple[Floats, Floats]:
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """A crystal as LAMMPS wants it.
+
+    Attributes:
+        cell: lower triangular, three rows, Å.
+        positions: Å.
+        combination: whole numbers (3, 3): ``cell`` is ``combination`` times the vectors that were given, turned.
+    """
+
+    cell: Floats
+    positions: Floats
+    combination: Floats
+
+    def given_vectors(self, cell: Floats) -> Floats:
+        """The vectors that were given, as they lie in a later ``cell`` of the run (Å).
+
+        It is the same lattice either way, but a k-grid belongs to the vectors: 4×4×2 on other vectors of the same
+        crystal are other k-points, and with few of them another energy (80 meV an atom for lithium on 4×4×2).
+        """
+        return np.asarray(np.linalg.solve(self.combination, cell))
+
+
+def lower_triangular(cell: Floats, positions: Floats) -> Turned:
     """The same crystal turned so that its cell is lower triangular, with small tilts and the atoms inside.
 
     LAMMPS wants a along x, b in the xy plane and the three right-handed. A left-handed cell gets two vectors
-    exchanged, which is the same lattice; tilts are reduced by adding whole vectors, as a flip in the run would do.
-
-    Returns:
-        The cell (three rows, Å) and the positions (Å).
+    exchanged, which is the same lattice; tilts are reduced by adding whole vectors.
     """
-    scaled = positions @ np.linalg.inv(cell)
+    combination = np.eye(3)
     if np.linalg.det(cell) < 0.0:
-        cell, scaled = cell[[1, 0, 2]], scaled[:, [1, 0, 2]]
-    upper = np.asarray(np.linalg.qr(cell.T, mode="r"))
+        combination = combination[[1, 0, 2]]
+    upper = np.asarray(np.linalg.qr((combination @ cell).T, mode="r"))
     turned = upper.T * np.sign(np.diag(upper))
-    placed = scaled @ turned
-    turned[2] -= round(turned[2, 1] / turned[1, 1]) * turned[1]
-    for row in (1, 2):
-        turned[row] -= round(turned[row, 0] / turned[0, 0]) * turned[0]
+    placed = positions @ np.linalg.inv(combination @ cell) @ turned
+    for row, column in ((2, 1), (1, 0), (2, 0)):
+        whole = round(turned[row, column] / turned[column, column])
+        turned[row] -= whole * turned[column]
+        combination[row] -= whole * combination[column]
     inside = placed @ np.linalg.inv(turned)
-    return turned, (inside - np.floor(inside)) @ turned
+    return Turned(turned, (inside - np.floor(inside)) @ turned, combination)
 
 
 def data_file(cell: Floats, positions: Floats, types: npt.NDArray[np.int32], species: list[int]) -> str:
@@ -130,7 +151,8 @@ def _integrator(dynamics: Dynamics, step: float, atoms: int) -> list[str]:
     else:
         p = dynamics.pressure
         pressure = f"{dynamics.coupling} {p:.6g} {p:.6g} {1000 * step:.6g}"
-        lines = [f"fix move all npt {temperature} {pressure}"]
+        # a flip would exchange the vectors of the cell in the middle of the run
+        lines = [f"fix move all npt {temperature} {pressure} flip no"]
     if atoms == 1:
         lines.append("compute_modify move_temp extra/dof 0")
     return lines

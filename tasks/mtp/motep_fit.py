@@ -70,7 +70,7 @@ class Fit:
         """Write the same potential with coefficients of like size, as a minimiser wants them.
 
         Only products of scaling, radial and moment coefficients have a meaning. With the smooth cutoff of order 1
-        and each radial function of length 1/2, 100 iterations get about as far as 200 without.
+        and each radial function of length 1/2 the minimiser gets further in as many steps.
         """
         p = self.potential
         scaling = 1.0 / (float(p.radial_basis.max) - float(p.radial_basis.min)) ** 2

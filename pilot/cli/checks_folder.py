@@ -1,0 +1,74 @@
+"""What `pilot doctor` says of the campaign folder itself."""
+
+import os
+from collections.abc import Iterator
+
+from db.errors import PilotError
+from pilot import host
+from pilot.cli.output import say
+from pilot.cli.presence import look
+from pilot.durations import say_duration
+from pilot.folder import Folder
+from pilot.lease import release_by_force
+from tasks.protocol import Finding
+
+_SCARCE_MB = 1000.0
+_SCARCE_FILES = 10_000
+
+
+def check_folder(folder: Folder) -> Iterator[Finding]:
+    """The place, the room that is left, and who holds it."""
+    kind = host.file_system(folder.root)
+    writable = os.access(folder.root, os.W_OK | os.X_OK)
+    yield Finding(
+        "place",
+        f"{folder.root} on {kind or 'an unknown file system'}" + ("" if writable else ", NOT writable"),
+        ok=writable,
+        cure="" if writable else "chmod u+rwx, or choose another folder",
+    )
+    yield _room(folder)
+    yield _lease(folder)
+
+
+def _room(folder: Folder) -> Finding:
+    space = host.free_space(folder.root)
+    scarce = space.mb < _SCARCE_MB or (space.files is not None and space.files < _SCARCE_FILES)
+    files = "" if space.files is None else f" and for {space.files} files"
+    return Finding(
+        "room",
+        f"for {space.mb / 1000:.1f} GB{files}",
+        ok=not scarce,
+        cure="free some, or move the folder to a larger file system" if scarce else "",
+    )
+
+
+def _lease(folder: Folder) -> Finding:
+    try:
+        presence = look(folder)
+    except PilotError as error:
+        return Finding("pilot here", error.what, ok=False, cure=error.next_step)
+    holder = presence.holder
+    if holder is None:
+        return Finding("pilot here", "none is alive", ok=True)
+    who = f"pid {holder.pid} on {holder.host}"
+    if presence.alive:
+        return Finding("pilot here", f"alive: {who}", ok=True)
+    if presence.free:
+        return Finding("pilot here", f"{who} is dead; the next `pilot run` takes its place", ok=True)
+    silent = f"{who} has been silent for {say_duration(presence.silent_s)}"
+    return Finding(
+        "pilot here", silent, ok=False, cure=f"if you know that it is dead (look on {holder.host}): --release-lease"
+    )
+
+
+def release(folder: Folder) -> None:
+    """Take the lease away from a dead holder.
+
+    Raises:
+        HeldError: the holder lives.
+    """
+    holder = release_by_force(folder)
+    if holder is None:
+        say("nobody holds this folder now")
+    else:
+        say(f"taken from pid {holder.pid} on {holder.host}: `pilot run` starts a new pilot")

@@ -1,0 +1,58 @@
+"""`pilot doctor`: what is here, what is missing, and what to do about it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from db.errors import MissingError
+from pilot.cli.options import FolderOption
+from pilot.folder import Folder, find_folder
+
+
+def doctor(
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Also run a small campaign (aluminium with ASE's EMT; no DFT; about a minute) in a temporary folder.",
+        ),
+    ] = False,
+    release_lease: Annotated[
+        bool,
+        typer.Option(
+            "--release-lease",
+            help="Take the folder from a pilot on another machine that you know to be dead, and do nothing else.",
+        ),
+    ] = False,
+    folder: FolderOption = None,
+) -> None:
+    """Say what was found: programs and their versions, MPI, cores, memory, file system, and mistakes in pilot.toml.
+
+    Outside of a campaign folder it looks for all that a campaign could need. Exit code: 3 when something that is
+    needed is missing or wrong; each such thing is printed with its cure.
+    """
+    if release_lease:
+        from pilot.cli.checks_folder import release
+
+        release(find_folder(folder))
+        return
+    from pilot.cli.checks import check_all, print_checks
+
+    healthy = print_checks(check_all(_folder_or_none(folder)))
+    if smoke:
+        from pilot.cli.smoke import run_smoke
+
+        healthy = run_smoke() and healthy
+    if not healthy:
+        raise typer.Exit(MissingError.exit_code)
+
+
+def _folder_or_none(given: Path | None) -> Folder | None:
+    """A folder that was named must be one; where none was named there need not be one."""
+    if given is not None:
+        return find_folder(given)
+    try:
+        return find_folder(None)
+    except MissingError:
+        return None

@@ -30,6 +30,15 @@ def main() -> int:
         print(f"error: {wrong}", file=sys.stderr)
         print("next:  give pilot an environment of its own (python -m venv), and unset PYTHONPATH", file=sys.stderr)
         return 3
+    # not imported before our packages are known to be ours; and `status` takes the short way
+    from pilot.cli.quick import quick_status
+
+    options = quick_status(sys.argv[1:])
+    if options is not None:
+        from pilot.cli.guard import guarded
+        from pilot.cli.status_print import print_status
+
+        return guarded(lambda: print_status(options))
     from pilot.cli.app import run
 
     return run(sys.argv[1:])

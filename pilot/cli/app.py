@@ -5,7 +5,6 @@ status` must not wait for numpy.
 """
 
 import importlib
-import sys
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from db.errors import PilotError
+from pilot.cli.guard import guarded
 
 _START = "Make and check a campaign folder"
 _RUN = "Run"
@@ -41,7 +40,6 @@ COMMANDS = MappingProxyType(
     }
 )
 _HIDDEN = frozenset({"config-docs"})
-_BUG = 70
 
 
 class _Commands(TyperGroup):
@@ -111,19 +109,4 @@ def _pilot(
 
 def run(argv: Sequence[str]) -> int:
     """Do what ``argv`` asks and report errors as what, where and next; the exit code."""
-    try:
-        app(args=list(argv), prog_name="pilot")
-    except PilotError as error:
-        from pilot.cli.output import print_error
-
-        print_error(error)
-        return error.exit_code
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    except Exception as error:
-        from pilot.cli.output import print_bug
-
-        sys.stdout.flush()
-        print_bug(error)
-        return _BUG
-    return 0
+    return guarded(lambda: app(args=list(argv), prog_name="pilot"))

@@ -16,7 +16,7 @@ from pilot import host
 from pilot.cli.headline import count, next_steps
 from pilot.cli.narrator import Narrator, RecentLines
 from pilot.cli.output import ERROR, GOOD, console, say
-from pilot.cli.tables import can_never_run
+from pilot.cli.tables import campaign_line, can_never_run
 from pilot.cli.view import LiveView
 from pilot.config import Config, read_config
 from pilot.durations import say_duration
@@ -76,8 +76,8 @@ def _run_plain(folder: Folder, config: Config) -> str:
 
 
 def _run_live(folder: Folder, config: Config) -> str:
-    view, narrator, recent = LiveView(folder), Narrator(log, read_snapshot(folder), counts=False), RecentLines()
-    view.lines = recent.lines
+    narrator, recent = Narrator(log, read_snapshot(folder), counts=False), RecentLines()
+    view = LiveView(folder, recent.lines)
 
     def hear(snapshot: Snapshot) -> None:
         narrator.hear(snapshot)
@@ -140,6 +140,8 @@ def _heard_signals() -> Iterator[list[int]]:
 
 
 def _say_the_end(snapshot: Snapshot) -> None:
+    if snapshot.campaign is not None:
+        say(campaign_line(snapshot.campaign))
     if snapshot.tasks:
         line = Text("tasks: ")
         for state, style in (("done", GOOD), ("failed", ERROR), ("cancelled", ""), ("waiting", ""), ("ready", "")):

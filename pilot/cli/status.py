@@ -1,22 +1,14 @@
-"""`pilot status`: where things stand. Answers at once: nothing heavy is imported for it."""
+"""`pilot status`: where things stand."""
 
-import json
-import sys
-import time
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from db.errors import InputError
 from db.states import TaskKind, TaskState
-from pilot import host
 from pilot.cli.options import FolderOption
-from pilot.cli.presence import look
-from pilot.folder import Folder, find_folder
-from pilot.snapshot import SCHEMA, Snapshot, read_snapshot
-
-_EVERY_S = 1.0
+from pilot.cli.status_print import StatusOptions, print_status
+from pilot.folder import find_folder
 
 
 def status(
@@ -37,46 +29,11 @@ def status(
 
     It shows what the pilot published last, seconds ago, and says how old that is.
     """
-    place = find_folder(folder)
     if tasks:
         from pilot.cli.task_list import print_tasks
 
-        print_tasks(place, kind, state, limit, as_json=as_json)
+        print_tasks(find_folder(folder), kind, state, limit, as_json=as_json)
     elif kind is not None or state is not None:
         raise InputError("--kind and --state choose among tasks", next_step="add --tasks")
-    elif as_json:
-        print(json.dumps(as_data(place)))
-    elif watch:
-        _watch(place, everything=everything)
     else:
-        from pilot.cli.output import show
-        from pilot.cli.view import status_blocks
-
-        show(*status_blocks(place, everything=everything))
-
-
-def as_data(folder: Folder) -> dict[str, Any]:
-    """The snapshot for programs, with ``alive`` and ``age_s`` (s; None if nothing was published yet)."""
-    snapshot = read_snapshot(folder)
-    now = host.now()
-    age_s = None if snapshot is None else max(0.0, now - snapshot.at)
-    shown = snapshot or Snapshot(at=now, folder=str(folder.root), pilot=None)
-    return {"schema": SCHEMA, "alive": look(folder).alive, "age_s": age_s} | asdict(shown)
-
-
-def _watch(folder: Folder, *, everything: bool) -> None:
-    from rich.live import Live
-
-    from pilot.cli.output import console
-    from pilot.cli.view import fitted, status_blocks
-
-    output = console()
-    if not sys.stdout.isatty():
-        raise InputError("--watch needs a terminal", next_step="`pilot status`, as often as you like; or --json")
-    try:
-        with Live(console=output, screen=True, auto_refresh=False) as live:
-            while True:
-                live.update(fitted(output, status_blocks(folder, everything=everything)), refresh=True)
-                time.sleep(_EVERY_S)
-    except KeyboardInterrupt:
-        return
+        print_status(StatusOptions(watch, as_json, everything, folder))

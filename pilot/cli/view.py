@@ -1,6 +1,7 @@
 """Views put together from tables: `pilot status`, and the live view of `pilot run`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -15,101 +16,106 @@ from pilot.snapshot import Snapshot, read_snapshot
 
 _FEW_GENERATIONS = 15
 _FEW_RUNNING = 10
-_BLANK = Text("")
 
 
-def status_blocks(folder: Folder, *, everything: bool = False) -> list[RenderableType]:
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of a view; where there is no room for all, those with the highest ``rank`` are left out first."""
+
+    rank: int
+    body: RenderableType
+
+
+def status_blocks(folder: Folder, *, everything: bool = False) -> list[Block]:
     """What `pilot status` prints, from the files of the folder.
 
     Raises:
         StorageError: they cannot be read.
     """
     snapshot, presence, now = read_snapshot(folder), look(folder), host.now()
-    blocks: list[RenderableType] = list(headline(snapshot, presence, now))
+    blocks = [Block(0, line) for line in headline(snapshot, presence, now)]
     if snapshot is None:
-        blocks.append(Text("next:  `pilot add -- COMMAND` puts work in; `pilot run` runs what pilot.toml says"))
-        return blocks
-    blocks.append(age(snapshot, now))
-    for block in facts(snapshot, presence, everything=everything):
-        blocks += [_BLANK, block]
+        next_step = "next:  `pilot add -- COMMAND` puts work in; `pilot run` runs what pilot.toml says"
+        return [*blocks, Block(0, Text(next_step))]
+    blocks.append(Block(0, age(snapshot, now)))
+    blocks += facts(snapshot, presence, everything=everything)
     steps = next_steps(snapshot, alive=presence.alive)
     if steps:
-        blocks.append(_BLANK)
-        blocks += [Text(("next:  " if number == 0 else "       ") + step) for number, step in enumerate(steps)]
+        lines = [Text(("next:  " if number == 0 else "       ") + step) for number, step in enumerate(steps)]
+        blocks.append(_apart(1, *lines))
     return blocks
 
 
-def facts(snapshot: Snapshot, presence: Presence, *, everything: bool = False) -> Iterator[RenderableType]:
+def facts(snapshot: Snapshot, presence: Presence, *, everything: bool = False) -> Iterator[Block]:
     """The facts of a snapshot, one block each."""
     campaign = snapshot.campaign
     if campaign is not None:
-        yield tables.campaign_line(campaign)
+        yield _apart(1, tables.campaign_line(campaign))
     if snapshot.tasks:
-        yield tables.task_counts(snapshot)
+        yield _apart(2, tables.task_counts(snapshot))
     why = tables.reasons(snapshot, alive=presence.alive)
     if why is not None:
-        yield Group(Text("why they wait", style="bold"), why)
+        yield _apart(6, Text("why they wait", style="bold"), why)
     if presence.alive and snapshot.nodes:
         busy = tables.cores(snapshot.nodes)
         if snapshot.reserved_core_s > 0:
             busy.append(f"; {snapshot.useful_core_s / snapshot.reserved_core_s:.0%} of core-time useful so far")
-        limit = len(snapshot.running) if everything else _FEW_RUNNING
-        some = [tables.running_tasks(snapshot.running, host.now(), limit)] if snapshot.running else []
-        yield Group(busy, *some)
+        yield _apart(2, busy)
+        if snapshot.running:
+            limit = len(snapshot.running) if everything else _FEW_RUNNING
+            yield Block(5, tables.running_tasks(snapshot.running, host.now(), limit))
     if snapshot.failures:
-        yield tables.failures(snapshot.failures)
+        yield _apart(2, tables.failures(snapshot.failures))
     if campaign is not None and campaign.generations:
-        yield tables.generations(campaign, None if everything else _FEW_GENERATIONS)
+        yield _apart(3, tables.generations(campaign, None if everything else _FEW_GENERATIONS))
+
+
+def _apart(rank: int, *parts: RenderableType) -> Block:
+    """A block with an empty line before it."""
+    return Block(rank, Group(Text(""), *parts))
 
 
 class LiveView:
     """What is seen while `pilot run` runs on a terminal; rendered anew at each refresh.
 
-    Attributes:
-        snapshot: the latest.
-        lines: the latest lines of the log.
-        presence: ourselves, as the others see us.
+    Args:
+        folder: of the campaign.
+        lines: the latest lines of the log; whoever writes them goes on doing so.
     """
 
-    def __init__(self, folder: Folder) -> None:
-        self.snapshot: Snapshot | None = None
-        self.lines: Sequence[str] = ()
-        self.presence = Presence()
+    def __init__(self, folder: Folder, lines: Collection[str]) -> None:
         self._folder = folder
+        self._lines = lines
+        self._snapshot: Snapshot | None = None
+        self._presence = Presence()
 
     def show(self, snapshot: Snapshot) -> None:
         """From now on show this."""
-        self.presence = look(self._folder)
-        self.snapshot = snapshot
+        self._presence = look(self._folder)
+        self._snapshot = snapshot
 
     def __rich_console__(self, console: Console, _options: object) -> Iterator[RenderableType]:
         yield fitted(console, self._blocks())
 
-    def _blocks(self) -> list[RenderableType]:
-        if self.snapshot is None:
-            return [Text("starting …"), *self._log()]
-        blocks: list[RenderableType] = list(headline(self.snapshot, self.presence, host.now()))
-        blocks.append(self._hint(self.snapshot))
-        for block in facts(self.snapshot, self.presence):
-            blocks += [_BLANK, block]
-        return [*blocks, _BLANK, *self._log()]
-
-    @staticmethod
-    def _hint(snapshot: Snapshot) -> Text:
-        if snapshot.pilot is not None and snapshot.pilot.state == "draining":
-            return Text("draining: what runs may finish; Ctrl-C again ends what runs now", style="bold yellow")
-        return Text("Ctrl-C drains: nothing new starts, what runs may finish", style=FAINT)
-
-    def _log(self) -> list[RenderableType]:
-        return [Text(line, style=FAINT, no_wrap=True, overflow="ellipsis") for line in self.lines]
+    def _blocks(self) -> list[Block]:
+        log = _apart(4, *(Text(line, style=FAINT, no_wrap=True, overflow="ellipsis") for line in tuple(self._lines)))
+        if self._snapshot is None:
+            return [Block(0, Text("starting …")), log]
+        blocks = [Block(0, line) for line in headline(self._snapshot, self._presence, host.now())]
+        return [*blocks, Block(0, _hint(self._snapshot)), *facts(self._snapshot, self._presence), log]
 
 
-def fitted(console: Console, blocks: Sequence[RenderableType]) -> Group:
-    """As many of the blocks as the terminal has lines for: the longest in the middle give way first."""
+def _hint(snapshot: Snapshot) -> Text:
+    if snapshot.pilot is not None and snapshot.pilot.state == "draining":
+        return Text("draining: what runs may finish; Ctrl-C again ends what runs now", style="bold yellow")
+    return Text("Ctrl-C drains: nothing new starts, what runs may finish", style=FAINT)
+
+
+def fitted(console: Console, blocks: Sequence[Block]) -> Group:
+    """As many of the blocks as the terminal has lines for."""
     room = console.size.height - 1
-    heights = [len(console.render_lines(block, pad=False)) for block in blocks]
+    heights = [len(console.render_lines(block.body, pad=False)) for block in blocks]
     kept = list(range(len(blocks)))
-    while len(kept) > 3 and sum(heights[i] for i in kept) > room:
-        # the first lines say whether all is well; of the rest the tallest goes
-        kept.remove(max(kept[2:], key=lambda i: (heights[i], i)))
-    return Group(*(blocks[i] for i in kept))
+    while len(kept) > 1 and sum(heights[i] for i in kept) > room:
+        kept.remove(max(kept, key=lambda i: (blocks[i].rank, i)))
+    return Group(*(blocks[i].body for i in kept))

@@ -34,6 +34,21 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> No
         raise storage_error(error, path) from error
 
 
+def make_folder(path: str) -> None:
+    """Make a folder, and those above it where they are missing; one that is there is fine.
+
+    Raises:
+        OSError: it cannot be made, or a file is in the way.
+    """
+    try:
+        os.mkdir(path)  # noqa: PTH102
+    except FileNotFoundError:
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103
+    except FileExistsError:
+        if not os.path.isdir(path):  # noqa: PTH112 — plain calls: this is done for every attempt
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", path) from None
+
+
 def storage_error(error: OSError, path: Path) -> StorageError:
     """The error of the operating system in words, with what to do about it."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -115,6 +115,8 @@ class Engine(Protocol):
     """How one program is used: prepare files, give the command, judge the result, stop softly, soften."""
 
     name: str
+    #: whether ``prepare`` writes files: if not, the attempt's folder is made only when its process starts
+    writes_input: bool
 
     def prepare(self, work: Work) -> Command:
         """Write the input files into ``work.directory`` and say what to start.

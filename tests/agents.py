@@ -25,6 +25,7 @@ class SmallEngine:
     """Does what the spec says: argv, mpi, cwd, env, input (for stdin), refuse, stumble, soft, join."""
 
     name = "small"
+    writes_input = True
 
     def prepare(self, work: Work) -> Command:
         spec = work.spec

@@ -214,7 +214,7 @@ def test_a_folder_or_core_that_is_not_there(bench, tmp_path):
     no_core = bench.start("true", cores=(max(CORES) + 5000,))
     good = bench.start("true")
     bench.wait(nowhere, no_core, good)
-    assert "cannot enter" in bench.ended[nowhere].end.message
+    assert "cannot make or enter" in bench.ended[nowhere].end.message
     assert "cannot use the cores" in bench.ended[no_core].end.message
     assert bench.ended[no_core].judgement.verdict is Verdict.INFRASTRUCTURE
     assert bench.ended[good].judgement.verdict is Verdict.DONE

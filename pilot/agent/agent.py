@@ -1,6 +1,5 @@
 """The agent of a node: prepares attempts, hands them to its launcher, and lets their engines judge them."""
 
-import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from db.errors import MissingError, PilotError, StorageError
-from db.files import storage_error
+from db.files import make_folder, storage_error
 from db.states import Verdict
 from pilot import host
 from pilot.agent import journal
@@ -119,9 +118,10 @@ class Agent:
         work = Work(self._root, directory, start.attempt_id, start.spec, start.resources, start.time_left_s)
         try:
             engine = self._engine_of(start.engine)
-            _make(directory)
+            if engine.writes_input:
+                make_folder(str(directory))
             command = engine.prepare(work)
-            message = self._message(start, command, directory)
+            message = self._message(start, command, directory) | {"make": not engine.writes_input}
         except StorageError as error:
             self._not_started(start, Verdict.INFRASTRUCTURE, _in_one_line(error))
         except PilotError as error:
@@ -218,16 +218,6 @@ class Agent:
             return LauncherLink(self._link_settings)
         except OSError as error:
             raise storage_error(error, self._link_settings.journal) from error
-
-
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir()
-    except FileNotFoundError:
-        directory.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        if not directory.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(directory)) from None
 
 
 def _asked_softly(handed: _Handed) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from db.files import make_folder
 from pilot.agent.monitor import ATTEMPT
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -83,9 +84,11 @@ class Spawner:
         folder: str = message["dir"]
         self._away = True
         try:
+            if message.get("make"):
+                make_folder(folder)
             os.chdir(message["cwd"] or folder)
         except OSError as error:
-            why = f"cannot enter {message['cwd'] or folder}: {error.strerror}"
+            why = f"cannot make or enter {message['cwd'] or folder}: {error.strerror}"
             raise NotStartedError(why, machine=error.errno in _MACHINE) from error
         self._move(set(message["cores"]))
         program = self._find(argv[0], env.get(b"PATH", b""))

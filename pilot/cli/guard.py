@@ -27,7 +27,7 @@ def guarded(action: Callable[[], object]) -> int:
         # whoever read our output (`| head`) has seen enough; nothing more may be written, not even at the exit
         sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
         return _BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 — the last place where it can be explained
+    except Exception as error:  # the last place where it can be explained
         from pilot.cli.output import print_bug
 
         print_bug(error)

@@ -11,6 +11,8 @@ from db.engine import open_reader
 from db.errors import MissingError
 from db.records import Attempt, Edge, Task
 from db.states import TaskState
+from pilot import host
+from pilot.durations import say_duration
 from pilot.folder import Folder
 
 
@@ -56,7 +58,7 @@ def read_record(folder: Folder, task_id: int) -> Record:
         MissingError: there is no such task, or it was added less than a few seconds ago.
     """
     with published(folder) as connection:
-        task = task_table.read_task(connection, task_id)
+        task = _task(connection, folder, task_id)
         around = task_table.read_edges_around(connection, task_id)
         others = {edge.parent for edge in around} | {edge.child for edge in around}
         known = task_table.read_tasks(connection, others)
@@ -74,4 +76,12 @@ def read_attempts(folder: Folder, task_id: int) -> tuple[Task, list[Attempt]]:
         MissingError: there is no such task, or it was added less than a few seconds ago.
     """
     with published(folder) as connection:
-        return task_table.read_task(connection, task_id), attempt_table.read_attempts(connection, task_id)
+        return _task(connection, folder, task_id), attempt_table.read_attempts(connection, task_id)
+
+
+def _task(connection: Connection, folder: Folder, task_id: int) -> Task:
+    try:
+        return task_table.read_task(connection, task_id)
+    except MissingError as error:
+        old = say_duration(max(0.0, host.now() - folder.copy.stat().st_mtime))
+        raise MissingError(error.what, where=f"{folder.copy}, {old} old", next_step=error.next_step) from error

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,6 +9,7 @@ from db.errors import MissingError, StateError
 from db.records import Attempt, Task
 from db.states import TERMINAL
 from pilot.cli.output import note
+from pilot.cli.pause import pause
 from pilot.cli.records import read_attempts
 from pilot.folder import Folder
 
@@ -75,7 +75,7 @@ def _follow(folder: Folder, task_id: int, attempt: Attempt, file: BinaryIO) -> N
         ended = False
         while not ended:
             for _ in range(_POLLS_A_LOOK):
-                time.sleep(_POLL_S)
+                pause(_POLL_S)
                 shutil.copyfileobj(file, sys.stdout.buffer)
                 sys.stdout.flush()
             ended = _has_ended(folder, task_id, attempt.number)

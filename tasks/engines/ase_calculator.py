@@ -48,6 +48,7 @@ class AseCalculator:
     """``{"structure", "species", "settings": {"calculator", "arguments"}}`` to a label; one thread."""
 
     name: str = "ase"
+    writes_input: bool = True
 
     def prepare(self, work: Work) -> Command:
         """Write task.json.

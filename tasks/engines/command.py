@@ -24,6 +24,7 @@ class CommandEngine:
     """Runs ``{"argv": [...], "cwd": path or null, "env": {}, "mpi": bool, "shell": bool}`` as it stands."""
 
     name: str = "command"
+    writes_input: bool = False
 
     def prepare(self, work: Work) -> Command:
         """Say what to start; nothing is written.

@@ -39,6 +39,7 @@ class PythonStep:
         writes: files that a finished step leaves in the attempt's folder.
         packages: what must be installed; the first gives the version that ``pilot doctor`` shows.
         stops: whether it heeds a file ``stop``.
+        writes_input: it does, for each of them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PythonStep:
     writes: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     stops: bool = False
+    writes_input: bool = True
 
     def prepare(self, work: Work) -> Command:
         """Write task.json and say what to start.

@@ -32,6 +32,7 @@ class QuantumEspresso:
     """``{"structure", "species", "kpoints": [k1, k2, k3] or null, "settings"}`` to a label."""
 
     name: str = "qe"
+    writes_input: bool = True
 
     def prepare(self, work: Work) -> Command:
         """Write pw.in.

@@ -1,5 +1,6 @@
 """The scheduler's promises, for any tasks, edges, nodes and ends that hypothesis can think of."""
 
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
@@ -318,3 +319,18 @@ def test_every_event_of_the_reactor_is_in_the_table() -> None:
     world = World([a_task(1)], [], [Node("n0", (0,), 1000)])
     _, transitions = world.reactor.schedule(Clock(0.0))
     assert [transition.event for transition in transitions] == [Event.STARTED]
+
+
+def test_a_hundred_thousand_waiting_tasks_fit_into_little_memory() -> None:
+    tracemalloc.start()
+    reactor = Reactor()
+    reactor.add(
+        (a_task(number, TaskState.WAITING if number > 1 else TaskState.READY) for number in range(1, 100_001)),
+        (Edge(number, 1, EdgeKind.DONE) for number in range(2, 100_001)),
+    )
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 80e6
+    reactor.node_joined(Node("n0", (0,), 1000))
+    reactor.schedule(Clock(0.0))
+    assert len(reactor.attempt_ended(1, Verdict.DONE, "", 1.0).transitions) == 100_000

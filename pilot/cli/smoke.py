@@ -19,7 +19,7 @@ from pilot.folder import Folder
 from pilot.snapshot import CampaignStatus, Snapshot, read_snapshot
 from pilot.supervisor import run_pilot
 
-_CAMPAIGN = """\
+CAMPAIGN = """\
 [campaign]
 name = "smoke"
 species = ["Al"]
@@ -67,7 +67,7 @@ def run_smoke() -> bool:
     """Run it and print how it went; whether all was well."""
     root = Path(tempfile.mkdtemp(prefix="pilot-smoke-"))
     folder = Folder(root)
-    folder.config.write_text(_CAMPAIGN)
+    folder.config.write_text(CAMPAIGN)
     say(f"smoke test: a campaign for aluminium with ASE's EMT in {root}")
     began = host.monotonic()
     try:

@@ -4,7 +4,7 @@ Only what a decision needs is in memory, a few hundred bytes a task: what a task
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from db.errors import StateError
@@ -59,7 +59,7 @@ class Graph:
             self.entries[edge.child].needs += 1
             parent = self.entries.get(edge.parent)
             if parent is not None:
-                parent.children = [*(parent.children or ()), edge]
+                _lead_on(parent, edge)
 
     def count(self, tasks: Iterable[Task]) -> None:
         """Count tasks that are new."""
@@ -112,7 +112,7 @@ class Graph:
         for edge in holding:
             parent = self.entries.get(edge.parent)
             if parent is not None:
-                parent.children = [*(parent.children or ()), edge]
+                _lead_on(parent, edge)
         transitions += self._hold_children(entry, task.state, children)
         self.doom(needs)
         if entry.needs == 0:
@@ -125,7 +125,7 @@ class Graph:
             child = self.entries.get(edge.child)
             if child is None or child.state not in {TaskState.WAITING, TaskState.READY}:
                 continue
-            entry.children = [*(entry.children or ()), edge]
+            _lead_on(entry, edge)
             if releases(edge.kind, was):
                 child.needs += 1
             if child.state is TaskState.READY:
@@ -181,12 +181,10 @@ class Graph:
             stack += [e.child for e in (entry.children if entry else None) or () if self.doomed.get(e.child) == current]
 
 
-def counts_by_state(counts: Mapping[tuple[TaskKind, TaskState], int]) -> dict[TaskState, int]:
-    """How many tasks there are in each state."""
-    total: Counter[TaskState] = Counter()
-    for (_, state), number in counts.items():
-        total[state] += number
-    return dict(total)
+def _lead_on(entry: Entry, edge: Edge) -> None:
+    if entry.children is None:
+        entry.children = []
+    entry.children.append(edge)
 
 
 def _shape(task: Task) -> Shape:

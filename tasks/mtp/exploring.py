@@ -5,7 +5,6 @@ at the first one above ``gamma_break``, which is kept in any case. A run that en
 """
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from db.errors import InputError
 from db.files import write_whole
 from db.records import Json, Structure
+from pilot import host
 from tasks.mtp.active_set import load_active_set
 from tasks.mtp.data_sets import Sample, numbers_of, symbols_of, write_samples
 from tasks.mtp.evaluator import Evaluator, open_potential, types_of
@@ -35,7 +35,7 @@ def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     Raises:
         PilotError: the spec, the potential or the active set cannot be used.
     """
-    begin = time.monotonic()
+    begin = host.monotonic()
     symbols = symbols_of(spec)
     species = numbers_of(symbols)
     structure = Structure.from_json(spec["structure"])
@@ -66,7 +66,7 @@ def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
         for step, gamma, positions, cell in explorer.keeper.kept
     ]
     write_samples(where / "preselected.cfg", kept, symbols)
-    return _finish(explorer, len(kept), where, time.monotonic() - begin)
+    return _finish(explorer, len(kept), where, host.monotonic() - begin)
 
 
 def _dynamics(spec: Json) -> Dynamics:

@@ -1,13 +1,13 @@
 """Extrapolation control of one run: predict and grade at every step, keep what matters, and end it when it must end."""
 
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pilot import host
 from tasks.mtp.active_set import ActiveSet
 from tasks.mtp.evaluator import Evaluator, volume_of
 from tasks.mtp.gamma_record import GammaRecord
@@ -131,7 +131,7 @@ class Explorer:
 
     def _look_up(self, step: int) -> None:
         """Now and then: has somebody asked to stop, and is it time to say something?"""
-        now = time.monotonic()
+        now = host.monotonic()
         if now >= self._next_check:
             self._next_check = now + _CHECK_EVERY_S
             self.stopped = Path(STOP_FILE).exists()

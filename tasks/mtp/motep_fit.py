@@ -1,7 +1,6 @@
 """The fit itself, by motep: its loss function and its linear steps, and scipy's BFGS between them."""
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from motep.parallel import DummyMPIComm
 from motep.potentials.mtp.data import MTPData
 from scipy.optimize import OptimizeResult, minimize
 
+from pilot import host
 from tasks.formats.atoms import to_atoms
 from tasks.mtp.errors_of_fit import Pair, Weights
 
@@ -100,14 +100,14 @@ class Fit:
         Returns:
             Whether it was stopped by the file.
         """
-        spoken = time.monotonic()
+        spoken = host.monotonic()
         stopped = False
 
         def look_up(intermediate_result: OptimizeResult) -> None:
             nonlocal spoken, stopped
             self.iterations += 1
-            if time.monotonic() - spoken > _SPEAK_EVERY_S:
-                spoken = time.monotonic()
+            if host.monotonic() - spoken > _SPEAK_EVERY_S:
+                spoken = host.monotonic()
                 print(f"iteration {self.iterations} of {iterations}: loss {intermediate_result.fun:.6e}", flush=True)
             if stop.exists():
                 stopped = True

@@ -1,7 +1,6 @@
 """Train: fit a potential to all labelled configurations, from the last one or from nothing, and its active set."""
 
 import copy
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from motep.potentials.mtp.data import MTPData
 
 from db.errors import InputError
 from db.records import Json
+from pilot import host
 from tasks.formats.mtp import read_potential, write_potential
 from tasks.mtp.active_set import build, rows_of, save_active_set
 from tasks.mtp.basis import untrained
@@ -42,7 +42,7 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
         InputError: the data, or the start, cannot be used.
         StorageError: the disk refuses.
     """
-    begin = time.monotonic()
+    begin = host.monotonic()
     symbols = symbols_of(spec)
     species = numbers_of(symbols)
     pairs = read_labelled(root / spec["train"], symbols)
@@ -74,7 +74,7 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     if stopped:
         write_potential(where / PARTIAL_FILE, potential)
         print(f"stopped on request; {PARTIAL_FILE} can be the next start", flush=True)
-        return facts | {"seconds": round(time.monotonic() - begin, 3)}
+        return facts | {"seconds": round(host.monotonic() - begin, 3)}
     write_potential(where / "pot.mtp", potential)
     trained = open_potential(where / "pot.mtp", species)
     facts |= _assess(trained, pairs, species, where)
@@ -83,7 +83,7 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
         "holdout": outcome.errors,
         "holdout_before": outcome.before,
         "worse": outcome.worse,
-        "seconds": round(time.monotonic() - begin, 3),
+        "seconds": round(host.monotonic() - begin, 3),
     }
 
 

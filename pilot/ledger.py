@@ -1,332 +1,69 @@
 """The ledger: the reactor's decisions and the database, kept as one.
 
-All changes go through a :class:`Turn`, one transaction: what happened, what follows from it, what starts now.
-What is to be acted on (start this, end that) comes out only after the commit.
+All changes go through a :class:`pilot.turn.Turn`, one transaction: what happened, what follows from it, what
+starts now.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-
-from sqlalchemy import Connection
 
 from db import attempt_table, task_table
 from db.engine import Writer
-from db.errors import InputError, MissingError, StateError
-from db.records import Attempt, Edge, NewTask, Task, Transition
-from db.states import TERMINAL, Event, TaskKind, TaskState, Verdict
-from pilot.agent.messages import Ended
-from pilot.campaign.driver import Driver, FollowUps
+from pilot.campaign.driver import Driver
 from pilot.folder import Folder
 from pilot.scheduler.nodes import Node
-from pilot.scheduler.policy import Clock, Placement
-from pilot.scheduler.reactor import Outcome, Reactor
-from tasks.registry import engine
+from pilot.scheduler.reactor import Reactor
+from pilot.turn import Memory, Running, Turn
 
 #: From so many finished attempts the times that tasks need are learned at the start.
 LEARN_FROM = 5000
 
 
-@dataclass(slots=True)
-class Running:
-    """An attempt that is under way, with the task as it was started (its spec complete).
-
-    ``stopping`` and ``killed`` say what it was told by a drain.
-    """
-
-    attempt: Attempt
-    task: Task
-    stopping: bool = False
-    killed: bool = False
-
-
-@dataclass(slots=True)
-class Actions:
-    """What may be done once the transaction is committed.
-
-    Attributes:
-        start: attempts to be started.
-        stop: ids of attempts whose tasks were cancelled.
-        said: remarks for the log.
-    """
-
-    start: list[Running] = field(default_factory=list)
-    stop: list[int] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-
-
 class Ledger:
-    """Tasks, attempts and campaign of one folder.
-
-    Attributes:
-        reactor: decides; its memory and the database always agree after a turn.
-        running: the attempts under way, by id.
-    """
+    """Tasks, attempts and campaign of one folder."""
 
     def __init__(self, folder: Folder, writer: Writer, reactor: Reactor, driver: Driver | None) -> None:
-        self.folder = folder
-        self.reactor = reactor
-        self.driver = driver
-        self.running: dict[int, Running] = {}
-        #: how many attempts an open task has had, where it has had any
-        self.attempts_of: dict[int, int] = {}
         self._writer = writer
-        self._last_attempt = 0
+        self._memory = Memory(folder, reactor, driver)
+
+    @property
+    def reactor(self) -> Reactor:
+        """What decides."""
+        return self._memory.reactor
+
+    @property
+    def driver(self) -> Driver | None:
+        """What plans the campaign."""
+        return self._memory.driver
+
+    @property
+    def running(self) -> dict[int, Running]:
+        """The attempts under way, by id."""
+        return self._memory.running
 
     def load(self) -> None:
         """Read all that has not ended."""
+        memory, reactor = self._memory, self._memory.reactor
         with self._writer.reading() as connection:
-            graph = self.reactor.graph
             edges = task_table.read_edges_of_open_tasks(connection)
-            open_tasks = task_table.read_open_tasks(connection)
-            graph.add(open_tasks, task_table.holding(edges))
-            graph.doom(edges)
-            graph.counts = task_table.count_by_kind_and_state(connection)
-            self.reactor.times.learn_all(reversed(attempt_table.read_durations(connection, LEARN_FROM)))
-            self._last_attempt = attempt_table.latest_attempt_id(connection)
+            reactor.graph.add(task_table.read_open_tasks(connection), task_table.holding(edges))
+            reactor.graph.doom(edges)
+            reactor.graph.counts = task_table.count_by_kind_and_state(connection)
+            reactor.times.learn_all(reversed(attempt_table.read_durations(connection, LEARN_FROM)))
             under_way = attempt_table.read_running_attempts(connection)
             tasks = task_table.read_tasks(connection, [attempt.task_id for attempt in under_way])
-            self.running = {attempt.id: Running(attempt, tasks[attempt.task_id]) for attempt in under_way}
-            self.attempts_of = attempt_table.count_attempts_of_open_tasks(connection)
+            memory.running = {attempt.id: Running(attempt, tasks[attempt.task_id]) for attempt in under_way}
+            memory.attempts_of = attempt_table.count_attempts_of_open_tasks(connection)
+            memory.last_attempt = attempt_table.latest_attempt_id(connection)
 
     @contextmanager
-    def turn(self, at: float) -> Iterator["Turn"]:
+    def turn(self, at: float) -> Iterator[Turn]:
         """One transaction. After an error nothing of it counts, and this ledger must not be used any more."""
         with self._writer.transaction() as connection:
-            turn = Turn(self, connection, self._writer.epoch, at)
+            turn = Turn(self._memory, connection, self._writer.epoch, at)
             yield turn
             turn.flush()
 
     def node_joined(self, node: Node) -> None:
         """A node may be used from now on."""
         self.reactor.node_joined(node)
-
-    def next_attempt_id(self) -> int:
-        """Attempt ids only grow."""
-        self._last_attempt += 1
-        return self._last_attempt
-
-    def running_tasks(self) -> dict[int, Running]:
-        """The attempts under way by the ids of their tasks."""
-        return {entry.task.id: entry for entry in self.running.values()}
-
-
-class Turn:
-    """What is done in one transaction. See :meth:`Ledger.turn`."""
-
-    def __init__(self, ledger: Ledger, connection: Connection, epoch: int, at: float) -> None:
-        self.connection = connection
-        self.actions = Actions()
-        self._ledger = ledger
-        self._reactor = ledger.reactor
-        self._epoch = epoch
-        self.at = at
-        self._transitions: list[Transition] = []
-
-    def flush(self) -> None:
-        """Write the transitions so far: before the database is asked about states, and at the end of the turn."""
-        transitions, self._transitions = self._transitions, []
-        task_table.record_transitions(self.connection, transitions, self.at, self._epoch)
-
-    def begin_campaign(self) -> None:
-        """Let the campaign begin, or go on."""
-        if self._ledger.driver is not None:
-            self._follow(self._ledger.driver.begin(self.connection, self.at))
-
-    def end_attempts(self, ended: Iterable[Ended]) -> None:
-        """Attempts have ended and were judged: record them, and all that follows."""
-        finished: list[tuple[Running, Ended, Attempt]] = []
-        outcomes: list[Outcome] = []
-        for message in ended:
-            # an end that is reported twice counts once
-            entry = self._ledger.running.pop(message.attempt_id, None)
-            if entry is None:
-                continue
-            attempt = _finish(entry.attempt, message, self.at)
-            judgement = message.judgement
-            outcomes.append(
-                self._reactor.attempt_ended(entry.task.id, judgement.verdict, judgement.reason, attempt.wall_s)
-            )
-            self._soften(entry.task, judgement.verdict, outcomes[-1])
-            finished.append((entry, message, attempt))
-        attempt_table.record_ends(self.connection, [attempt for _, _, attempt in finished])
-        self._record(*outcomes)
-        self._follow_all(finished)
-
-    def cancel(self, task_ids: Sequence[int], reason: str) -> None:
-        """End tasks for good; attempts under way are stopped after the commit.
-
-        Raises:
-            StateError: one of them has ended; nothing is changed.
-            MissingError: one of them does not exist; nothing is changed.
-        """
-        self._demand(task_ids)
-        outcome = self._reactor.cancel(task_ids, reason)
-        self._record(outcome)
-        by_task = self._ledger.running_tasks()
-        self.actions.stop += [by_task[task_id].attempt.id for task_id in outcome.stop if task_id in by_task]
-        self._labels_changed(task_table.read_tasks(self.connection, task_ids).values())
-
-    def retry(self, task_ids: Sequence[int]) -> None:
-        """Bring failed or cancelled tasks back with a fresh budget.
-
-        Raises:
-            StateError: one of them neither failed nor was cancelled; nothing is changed.
-            MissingError: one of them does not exist; nothing is changed.
-        """
-        self.flush()
-        self._demand(task_ids)
-        tasks = task_table.read_tasks(self.connection, task_ids)
-        for task in tasks.values():
-            if task.state not in TERMINAL or task.state is TaskState.DONE:
-                raise StateError(
-                    f"task {task.id} is {task.state}: only failed or cancelled tasks can be tried again",
-                    next_step=f"`pilot show {task.id}`; nothing was changed",
-                )
-        # parents first, so that their children are held by them
-        for task_id in sorted(tasks):
-            self._ledger.attempts_of[task_id] = attempt_table.count_attempts(self.connection, task_id)
-            into = task_table.read_edges_into(self.connection, [task_id])
-            states = task_table.states_of(self.connection, [edge.parent for edge in into])
-            needs = [(edge, states[edge.parent]) for edge in into]
-            children = task_table.read_edges_from(self.connection, [task_id])
-            self._record(self._reactor.revive(tasks[task_id], needs, children))
-            self.flush()
-
-    def add(self, new: Sequence[NewTask]) -> list[Task]:
-        """Insert tasks.
-
-        Raises:
-            MissingError: one needs a task that does not exist.
-            InputError: they need each other in a circle, or one needs more than any node has.
-        """
-        self.flush()
-        self._refuse_too_large(new)
-        inserted, holding = task_table.insert_tasks(self.connection, new, self.at)
-        self._reactor.add(inserted, holding)
-        self._doom_new(holding)
-        return inserted
-
-    def start(self, clock: Clock) -> None:
-        """Start what may start now."""
-        placements, transitions = self._reactor.schedule(clock)
-        if not placements:
-            return
-        self._record(Outcome(transitions))
-        tasks = task_table.read_tasks(self.connection, [placement.task_id for placement in placements])
-        for placement in placements:
-            task = tasks[placement.task_id]
-            attempt = self._new_attempt(placement)
-            if self._ledger.driver is not None:
-                task = replace(task, spec=self._ledger.driver.complete_spec(self.connection, task))
-            entry = Running(attempt, task)
-            self._ledger.running[attempt.id] = entry
-            self.actions.start.append(entry)
-        attempt_table.record_starts(self.connection, [entry.attempt for entry in self.actions.start])
-
-    def _new_attempt(self, placement: Placement) -> Attempt:
-        attempt_id = self._ledger.next_attempt_id()
-        number = self._ledger.attempts_of.get(placement.task_id, 0) + 1
-        self._ledger.attempts_of[placement.task_id] = number
-        return Attempt(
-            id=attempt_id,
-            task_id=placement.task_id,
-            pilot_id=self._epoch,
-            number=number,
-            node=placement.slot.node,
-            cores=placement.slot.cores,
-            gpus=placement.slot.gpus,
-            directory=self._ledger.folder.attempt(attempt_id),
-            started_at=self.at,
-        )
-
-    def _follow_all(self, finished: list[tuple[Running, Ended, Attempt]]) -> None:
-        for entry, _, _ in finished:
-            if entry.task.id not in self._reactor.graph.entries:
-                self._ledger.attempts_of.pop(entry.task.id, None)
-        driver = self._ledger.driver
-        if driver is None:
-            return
-        self.flush()
-        for entry, message, attempt in finished:
-            # a task that was cancelled while it ran may still end well: its result is kept out
-            if message.judgement.verdict is Verdict.DONE and self._is_done(entry.task.id):
-                self._follow(driver.task_ended(self.connection, entry.task, attempt, message.judgement, self.at))
-        self._labels_changed(entry.task for entry, _, _ in finished)
-
-    def _is_done(self, task_id: int) -> bool:
-        return task_table.states_of(self.connection, [task_id]).get(task_id) is TaskState.DONE
-
-    def _labels_changed(self, tasks: Iterable[Task]) -> None:
-        if self._ledger.driver is None:
-            return
-        self.flush()
-        generations = {task.generation for task in tasks if task.kind is TaskKind.LABEL}
-        for generation in sorted(number for number in generations if number is not None):
-            self._follow(self._ledger.driver.labels_changed(self.connection, generation, self.at))
-
-    def _follow(self, follow_ups: FollowUps) -> None:
-        if follow_ups.tasks:
-            self.add(follow_ups.tasks)
-        for task_id in follow_ups.release:
-            task_table.drop_edges_into(self.connection, task_id)
-            self._record(Outcome(self._reactor.graph.release(task_id, "enough of what it needs is done")))
-        for task_id, why in follow_ups.cancel:
-            self._record(self._reactor.cancel([task_id], why))
-        self.actions.said += follow_ups.said
-
-    def _record(self, *outcomes: Outcome) -> None:
-        for outcome in outcomes:
-            self._transitions += outcome.transitions
-            for task_id, tries in outcome.tries.items():
-                task_table.record_change(self.connection, task_id, tries=tries)
-            for task_id, resources in outcome.resources.items():
-                task_table.record_change(self.connection, task_id, memory_mb=resources.memory_mb)
-
-    def _soften(self, task: Task, verdict: Verdict, outcome: Outcome) -> None:
-        """Where the engine offers a remedy for what went wrong, the next attempt uses it."""
-        if not any(transition.event is Event.RETRIED for transition in outcome.transitions):
-            return
-        softer = engine(task.engine).soften(task.spec, verdict, outcome.tries[task.id][verdict])
-        if softer is not None:
-            task_table.record_change(self.connection, task.id, spec=dict(softer))
-            self.actions.said.append(f"task {task.id} ({task.name}): {verdict}; tried again with softer settings")
-
-    def _doom_new(self, holding: Sequence[Edge]) -> None:
-        states = task_table.states_of(self.connection, {edge.parent for edge in holding})
-        self._reactor.graph.doom((edge, states[edge.parent]) for edge in holding)
-
-    def _demand(self, task_ids: Sequence[int]) -> None:
-        known = task_table.states_of(self.connection, task_ids)
-        for task_id in task_ids:
-            if task_id not in known:
-                raise MissingError(
-                    f"there is no task {task_id}", next_step="`pilot status --tasks` lists them; nothing was changed"
-                )
-
-    def _refuse_too_large(self, new: Sequence[NewTask]) -> None:
-        if not self._reactor.pool.nodes:
-            return
-        for task in new:
-            why = self._reactor.pool.why_never(task.resources)
-            if why and task.generation is None:
-                raise InputError(
-                    f"this can never run here: it {why}",
-                    where=task.name,
-                    next_step="ask for fewer ranks, threads, GPUs or less memory; nothing was added",
-                )
-
-
-def _finish(attempt: Attempt, message: Ended, at: float) -> Attempt:
-    return replace(
-        attempt,
-        ended_at=at,
-        verdict=message.judgement.verdict,
-        reason=message.judgement.reason,
-        exit_code=message.end.code,
-        signal=message.end.signal,
-        wall_s=message.end.wall_s,
-        cpu_s=message.end.cpu_s,
-        peak_mb=message.end.peak_mb,
-        facts=dict(message.judgement.facts),
-    )

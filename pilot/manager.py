@@ -20,12 +20,13 @@ from pilot.agent.messages import Ended, Hello, Start, Stop, ToManager, Trouble
 from pilot.drain import Drain, Phase
 from pilot.folder import Folder
 from pilot.lease import Lease
-from pilot.ledger import Actions, Ledger, Running, Turn
+from pilot.ledger import Ledger
 from pilot.mailbox import Request
 from pilot.publisher import Publisher
 from pilot.requests import Steering, apply
 from pilot.scheduler.nodes import Node
 from pilot.scheduler.policy import Clock
+from pilot.turn import Actions, Running, Turn
 from tasks.protocol import Cause, Exit, Work
 from tasks.registry import engine
 

@@ -13,8 +13,9 @@ from db.errors import InputError, PilotError
 from db.records import NewTask, Resources, Structure
 from db.states import EdgeKind, TaskKind, TaskState
 from pilot.campaign.planner import PRIORITY
-from pilot.ledger import Ledger, Turn
+from pilot.ledger import Ledger
 from pilot.mailbox import Request
+from pilot.turn import Turn
 
 Answer = dict[str, Any]
 

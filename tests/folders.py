@@ -42,7 +42,7 @@ def command(
     key: str | None = None,
     after: tuple[str | int, ...] = (),
     after_ended: tuple[str | int, ...] = (),
-    resources: Resources = Resources(),  # noqa: B008 frozen
+    resources: Resources = Resources(),
     **more: Any,
 ) -> NewTask:
     """A task that runs a command."""

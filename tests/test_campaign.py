@@ -10,7 +10,8 @@ from pilot.campaign import criteria, planner
 from pilot.campaign.criteria import Progress, Sweep, Turn
 from pilot.campaign.driver import protocol_of
 from pilot.campaign.planner import Paths, Protocol
-from pilot.config import StageTable, read_config
+from pilot.config import read_config
+from pilot.tables import StageTable
 
 CONFIG = """
 [campaign]

@@ -30,9 +30,7 @@ def run(task: Work) -> Exit:
     env = {**os.environ, **command.env}
     with (task.directory / "stdout").open("wb") as out, (task.directory / "stderr").open("wb") as err:
         try:
-            code = subprocess.call(
-                command.argv, cwd=command.cwd or task.directory, env=env, stdout=out, stderr=err
-            )
+            code = subprocess.call(command.argv, cwd=command.cwd or task.directory, env=env, stdout=out, stderr=err)
         except OSError as error:
             return Exit(cause=Cause.NOT_STARTED, message=str(error))
     return Exit(code=code) if code >= 0 else Exit(signal=-code)

@@ -13,10 +13,10 @@ FILES = {
 FLOORS = [
     (1, r"db/"),
     (2, r"tasks/"),
-    (2, r"pilot/(config|durations|folder|host|lease|mailbox|drain|snapshot|__init__)\.py"),
+    (2, r"pilot/(config|tables|durations|folder|host|lease|mailbox|drain|snapshot|__init__)\.py"),
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),
-    (5, r"pilot/(ledger|requests|publisher|manager|supervisor)\.py"),
+    (5, r"pilot/(turn|ledger|requests|publisher|manager|supervisor)\.py"),
     (6, r"pilot/(cli|report)/"),
     (7, r"pilot/__main__\.py"),
 ]

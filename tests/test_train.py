@@ -70,9 +70,7 @@ def test_two_hundred_ev_an_atom_make_no_difference(tmp_path: Path) -> None:
 
 def test_warm_start_keeps_min_dist_and_never_makes_the_loss_larger(tmp_path: Path) -> None:
     t = trained()
-    before = loss_of(
-        differences(Evaluator(t.potential), read_labelled(t.root / "train.cfg", ["Al"]), AL), Weights()
-    )
+    before = loss_of(differences(Evaluator(t.potential), read_labelled(t.root / "train.cfg", ["Al"]), AL), Weights())
     facts = train(train_spec(start="pot.mtp", iterations=5, min_dist=1.5), t.root, tmp_path)
     assert facts["loss"] <= before * (1.0 + 1e-9)
     assert read_potential(tmp_path / "pot.mtp").radial_basis.min == t.potential.radial_basis.min

@@ -10,7 +10,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from db.errors import InputError
 from db.records import Structure
-from pilot.config import CrystalTable
+from pilot.tables import CrystalTable
 from tasks.formats.atoms import from_atoms, read_structures, to_atoms
 
 

@@ -4,10 +4,8 @@ Everything that is inserted because a task has ended is inserted in the transact
 crash can come between them.
 """
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -19,11 +17,10 @@ from db.records import Attempt, NewTask, Structure, Task
 from db.states import TaskKind, TaskState
 from pilot.campaign import cells, criteria, planner
 from pilot.campaign.criteria import Decision, Sweep, Turn
+from pilot.campaign.files import publish_potential, read_selected, write_set
 from pilot.campaign.planner import Generation, Paths, Protocol
 from pilot.config import Config
 from pilot.folder import Folder
-from tasks.formats.cfg import read_cfg, write_cfg
-from tasks.formats.configuration import from_structure, to_structure
 from tasks.protocol import Judgement
 
 
@@ -42,6 +39,15 @@ class FollowUps:
     release: list[int] = field(default_factory=list)
     cancel: list[tuple[int, str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The transaction in which something has become known, its time, and what follows."""
+
+    connection: Connection
+    at: float
+    follow_ups: FollowUps = field(default_factory=FollowUps)
 
 
 def protocol_of(config: Config, folder: Folder) -> Protocol | None:
@@ -66,20 +72,18 @@ class Driver:
 
     def begin(self, connection: Connection, at: float) -> FollowUps:
         """Begin the campaign, or go on where its last generation left it (pilot.toml may allow more now)."""
-        follow_ups = FollowUps()
+        moment = Moment(connection, at)
         history = dataset.read_generations(connection)
         if not history:
-            self._insert(connection, planner.initial_generation(self.protocol), at, follow_ups)
+            _insert(moment, planner.initial_generation(self.protocol))
             first = self._paths(0, 0, to_be_trained=True)
-            self._insert(connection, planner.exploring_generation(self.protocol, 0, 1, first), at, follow_ups)
-            follow_ups.said.append("the campaign begins: initial data, first potential, first exploration")
+            _insert(moment, planner.exploring_generation(self.protocol, 0, 1, first))
+            moment.follow_ups.said.append("the campaign begins: initial data, first potential, first exploration")
         elif history[-1].outcome in {Turn.NOT_CONVERGED, Turn.NOTHING_RAN}:
-            self._try_to_go_on(connection, history, at, follow_ups)
-        return follow_ups
+            self._try_to_go_on(moment, history)
+        return moment.follow_ups
 
-    def _try_to_go_on(
-        self, connection: Connection, history: list[dataset.Generation], at: float, follow_ups: FollowUps
-    ) -> None:
+    def _try_to_go_on(self, moment: Moment, history: list[dataset.Generation]) -> None:
         """The campaign had stopped; a new pilot is the user's word that the cause is mended, or more is allowed."""
         last = history[-1]
         decision = self._decide(last.stage, self._sweeps(history, last.stage))
@@ -87,28 +91,27 @@ class Driver:
             decision = Decision(Turn.SAME_STAGE, "explored again, as nothing ran the last time")
         if decision.turn is Turn.NOT_CONVERGED:
             return
-        dataset.note_generation(connection, last.id, {"why": decision.why}, outcome=decision.turn, at=at)
-        self._go_on(connection, last.stage, last.number, decision, self._newest_paths(connection), at, follow_ups)
-        follow_ups.said.append(f"the campaign goes on: {decision.why}")
+        _note_decision(moment, last, decision)
+        self._go_on(moment, last, decision, self._newest_paths(moment.connection))
+        moment.follow_ups.said.append(f"the campaign goes on: {decision.why}")
 
     def task_ended(
         self, connection: Connection, task: Task, attempt: Attempt, judgement: Judgement, at: float
     ) -> FollowUps:
         """A task of the campaign has succeeded; record what it found, and insert what follows."""
-        follow_ups = FollowUps()
+        moment = Moment(connection, at)
         if task.kind is TaskKind.LABEL:
-            self._label_done(connection, task, attempt, judgement, at)
+            self._label_done(moment, task, attempt, judgement)
         if task.generation is None:
-            return follow_ups
+            return moment.follow_ups
         generation = dataset.read_generation(connection, task.generation)
         if task.kind is TaskKind.SELECT:
-            self._selected(connection, generation, attempt, at, follow_ups)
+            self._selected(moment, generation, attempt)
         elif task.kind is TaskKind.TRAIN:
-            self._trained(connection, generation, attempt, at, follow_ups)
+            self._trained(moment, generation, attempt)
         elif task.kind is TaskKind.EVALUATE:
-            facts = {"evaluation": dict(attempt.facts)}
-            dataset.note_generation(connection, generation.id, facts, at=at)
-        return follow_ups
+            dataset.note_generation(connection, generation.id, {"evaluation": dict(attempt.facts)}, at=at)
+        return moment.follow_ups
 
     def labels_changed(self, connection: Connection, generation_id: int, at: float) -> FollowUps:
         """Labels of a generation have ended: does training begin now, or never?"""
@@ -147,13 +150,13 @@ class Driver:
                 for attempt in progress.done_attempts(connection, task.generation, TaskKind.EXPLORE)
             ]
         elif task.kind is TaskKind.TRAIN:
-            spec["train"] = self._write_set(connection, "train", place)
-            spec["holdout"] = self._write_set(connection, "holdout", place)
+            spec["train"] = write_set(connection, self.folder, self.protocol, "train", place)
+            spec["holdout"] = write_set(connection, self.folder, self.protocol, "holdout", place)
         elif task.kind is TaskKind.EVALUATE:
             potential = self.folder.potential(generation.stage, generation.number)
             spec["potential"] = f"{potential}/pot.mtp"
-            spec["holdout"] = self._write_set(connection, "holdout", place)
-            spec["eos"] = self._write_set(connection, "eos", place)
+            spec["holdout"] = write_set(connection, self.folder, self.protocol, "holdout", place)
+            spec["eos"] = write_set(connection, self.folder, self.protocol, "eos", place)
         return spec
 
     def add_labels(
@@ -182,69 +185,51 @@ class Driver:
                     next_step="leave that structure out: nothing was added",
                 )
 
-    def _label_done(
-        self, connection: Connection, task: Task, attempt: Attempt, judgement: Judgement, at: float
-    ) -> None:
+    def _label_done(self, moment: Moment, task: Task, attempt: Attempt, judgement: Judgement) -> None:
         if judgement.label is None:
             return
-        content_hash = Structure.from_json(task.spec["structure"]).content_hash()
         dataset.add_label(
-            connection,
-            content_hash,
+            moment.connection,
+            Structure.from_json(task.spec["structure"]).content_hash(),
             judgement.label,
             settings=self.protocol.label_settings(),
             attempt_id=attempt.id,
-            at=at,
+            at=moment.at,
         )
 
-    def _selected(
-        self, connection: Connection, now: dataset.Generation, attempt: Attempt, at: float, follow_ups: FollowUps
-    ) -> None:
+    def _selected(self, moment: Moment, now: dataset.Generation, attempt: Attempt) -> None:
         """The number of labels is known: insert them, the fit that waits for them, and what comes after it."""
-        stage, number = now.stage, now.number
-        chosen = self._read_selected(attempt, f"s{stage + 1}g{number:02d}")
+        connection, stage, number = moment.connection, now.stage, now.number
+        chosen = read_selected(attempt, self.folder, self.protocol, f"s{stage + 1}g{number:02d}")
         fresh = [c for c in chosen if not dataset.is_known(connection, c.structure)]
-        explored = progress.explored(connection, now.id)
-        sweep = {**explored, "selected": len(fresh), "select": dict(attempt.facts)}
-        dataset.note_generation(connection, now.id, {"sweep": sweep}, at=at)
+        sweep = {**progress.explored(connection, now.id), "selected": len(fresh), "select": dict(attempt.facts)}
+        dataset.note_generation(connection, now.id, {"sweep": sweep}, at=moment.at)
         decision = self._decide(stage, self._sweeps(dataset.read_generations(connection), stage))
-        dataset.note_generation(connection, now.id, {"why": decision.why}, outcome=decision.turn, at=at)
+        _note_decision(moment, now, decision)
         paths = self._newest_paths(connection)
         if fresh:
-            learn = planner.learning_generation(self.protocol, stage, number, fresh, f"{paths.potential}/pot.mtp")
-            self._insert(connection, learn, at, follow_ups)
+            start = f"{paths.potential}/pot.mtp"
+            _insert(moment, planner.learning_generation(self.protocol, stage, number, fresh, start))
             paths = self._paths(stage, number, to_be_trained=True)
-        follow_ups.said.append(f"stage {stage + 1} generation {number}: {len(fresh)} selected; {decision.why}")
-        self._go_on(connection, stage, number, decision, paths, at, follow_ups)
+        said = f"stage {stage + 1} generation {number}: {len(fresh)} selected; {decision.why}"
+        moment.follow_ups.said.append(said)
+        self._go_on(moment, now, decision, paths)
 
-    def _go_on(
-        self,
-        connection: Connection,
-        stage: int,
-        number: int,
-        decision: Decision,
-        paths: Paths,
-        at: float,
-        follow_ups: FollowUps,
-    ) -> None:
+    def _go_on(self, moment: Moment, now: dataset.Generation, decision: Decision, paths: Paths) -> None:
         if decision.turn is Turn.SAME_STAGE:
-            follow = planner.exploring_generation(self.protocol, stage, number + 1, paths)
+            _insert(moment, planner.exploring_generation(self.protocol, now.stage, now.number + 1, paths))
         elif decision.turn is Turn.NEXT_STAGE:
-            follow = planner.exploring_generation(self.protocol, stage + 1, 1, paths)
-        else:
-            return
-        self._insert(connection, follow, at, follow_ups)
+            _insert(moment, planner.exploring_generation(self.protocol, now.stage + 1, 1, paths))
 
-    def _trained(
-        self, connection: Connection, now: dataset.Generation, attempt: Attempt, at: float, follow_ups: FollowUps
-    ) -> None:
+    def _trained(self, moment: Moment, now: dataset.Generation, attempt: Attempt) -> None:
         path = self.folder.potential(now.stage, now.number)
-        _publish(self.folder.root / attempt.directory, self.folder.root / path)
-        dataset.add_potential(connection, now.id, path, attempt_id=attempt.id, facts=attempt.facts, at=at)
-        dataset.note_generation(connection, now.id, {"train": dict(attempt.facts)}, at=at)
-        if attempt.facts.get("worse"):
+        publish_potential(self.folder.root / attempt.directory, self.folder.root / path)
+        facts = attempt.facts
+        dataset.add_potential(moment.connection, now.id, path, attempt_id=attempt.id, facts=facts, at=moment.at)
+        dataset.note_generation(moment.connection, now.id, {"train": dict(facts)}, at=moment.at)
+        if facts.get("worse"):
             name = f"stage {now.stage + 1} generation {now.number}"
-            follow_ups.said.append(f"{name}: the new potential is worse on the holdout than the last")
+            moment.follow_ups.said.append(f"{name}: the new potential is worse on the holdout than the last")
 
     def _decide(self, stage: int, sweeps: list[Sweep]) -> Decision:
         config = self.protocol.config
@@ -265,50 +250,13 @@ class Driver:
         generation = dataset.read_generation(connection, newest.generation)
         return self._paths(generation.stage, generation.number, to_be_trained=False)
 
-    def _insert(self, connection: Connection, new: Generation, at: float, follow_ups: FollowUps) -> None:
-        generation_id = dataset.add_generation(connection, new.stage, new.number, at)
-        dataset.add_structures(connection, new.candidates, generation_id)
-        follow_ups.tasks += [_in_generation(task, generation_id) for task in new.tasks]
 
-    def _read_selected(self, attempt: Attempt, generation: str) -> list[Candidate]:
-        species = self.protocol.campaign.species
-        path = self.folder.root / attempt.directory / "selected.cfg"
-        return [
-            Candidate(
-                to_structure(configuration, species),
-                "train",
-                f"{generation} #{number}",
-                grade=float(dict(configuration.features).get("MV_grade", "nan")),
-            )
-            for number, configuration in enumerate(read_cfg(path), 1)
-        ]
-
-    def _write_set(self, connection: Connection, role: str, place: str) -> str | None:
-        """Write the labelled structures of a role for the tasks of a generation; None if there are none."""
-        species = self.protocol.campaign.species
-        rows = dataset.read_labelled(connection, role, self.protocol.label_settings())
-        configurations = [
-            from_structure(structure, label, species, [("structure", str(about["structure_id"]))])
-            for structure, label, about in rows
-        ]
-        if not configurations:
-            return None
-        path = self.folder.root / place / f"{role}.cfg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_cfg(path, configurations)
-        return f"{place}/{role}.cfg"
+def _note_decision(moment: Moment, generation: dataset.Generation, decision: Decision) -> None:
+    facts = {"why": decision.why}
+    dataset.note_generation(moment.connection, generation.id, facts, outcome=decision.turn, at=moment.at)
 
 
-def _publish(made: Path, published: Path) -> None:
-    """Put a potential where the next tasks look for it; doing it twice does no harm."""
-    beside = published.with_name(f".{published.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name in ("pot.mtp", "active.npz"):
-        shutil.copy2(made / name, beside / name)
-    shutil.rmtree(published, ignore_errors=True)
-    beside.rename(published)
-
-
-def _in_generation(task: NewTask, generation_id: int) -> NewTask:
-    return replace(task, generation=generation_id)
+def _insert(moment: Moment, new: Generation) -> None:
+    generation_id = dataset.add_generation(moment.connection, new.stage, new.number, moment.at)
+    dataset.add_structures(moment.connection, new.candidates, generation_id)
+    moment.follow_ups.tasks += [replace(task, generation=generation_id) for task in new.tasks]

@@ -14,7 +14,8 @@ from db.dataset import Candidate
 from db.records import Json, NewTask, Structure
 from db.states import EdgeKind, TaskKind
 from pilot.campaign import cells
-from pilot.config import CampaignTable, Config, CrystalTable, LabelTable, StageTable, TrainTable
+from pilot.config import Config
+from pilot.tables import CampaignTable, CrystalTable, LabelTable, StageTable, TrainTable
 
 #: The critical path goes first; labels fill the cores that are left.
 PRIORITY = {

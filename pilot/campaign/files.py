@@ -1,0 +1,66 @@
+"""The files of a campaign: training sets for the next fit, selections of the last, published potentials."""
+
+import shutil
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from db import dataset
+from db.dataset import Candidate
+from db.records import Attempt
+from pilot.campaign.planner import Protocol
+from pilot.folder import Folder
+from tasks.formats.cfg import read_cfg, write_cfg
+from tasks.formats.configuration import from_structure, to_structure
+
+#: What a trained potential consists of.
+POTENTIAL = ("pot.mtp", "active.npz")
+
+
+def write_set(connection: Connection, folder: Folder, protocol: Protocol, role: str, place: str) -> str | None:
+    """Write the labelled structures of a role for the tasks of a generation.
+
+    Args:
+        role: "train", "holdout" or "eos".
+        place: the generation's folder, relative to the campaign's.
+
+    Returns:
+        The file, relative to the campaign folder; None if nothing has that role.
+    """
+    species = protocol.campaign.species
+    rows = dataset.read_labelled(connection, role, protocol.label_settings())
+    configurations = [
+        from_structure(structure, label, species, [("structure", str(about["structure_id"]))])
+        for structure, label, about in rows
+    ]
+    if not configurations:
+        return None
+    path = folder.root / place / f"{role}.cfg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_cfg(path, configurations)
+    return f"{place}/{role}.cfg"
+
+
+def read_selected(attempt: Attempt, folder: Folder, protocol: Protocol, generation: str) -> list[Candidate]:
+    """What a selection has kept, each with its grade."""
+    path = folder.root / attempt.directory / "selected.cfg"
+    return [
+        Candidate(
+            to_structure(configuration, protocol.campaign.species),
+            "train",
+            f"{generation} #{number}",
+            grade=float(dict(configuration.features).get("MV_grade", "nan")),
+        )
+        for number, configuration in enumerate(read_cfg(path), 1)
+    ]
+
+
+def publish_potential(made: Path, published: Path) -> None:
+    """Put a potential where the next tasks look for it; doing it twice does no harm."""
+    beside = published.with_name(f".{published.name}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name in POTENTIAL:
+        shutil.copy2(made / name, beside / name)
+    shutil.rmtree(published, ignore_errors=True)
+    beside.rename(published)

@@ -1,7 +1,7 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both install what they need and can be run twice.
 #
 # On Debian and Ubuntu the programs come from apt (as root, or with sudo). Elsewhere install Quantum ESPRESSO
-# (pw.x) and Open MPI 4 (mpirun) in your own way, so that they are on PATH, and type `make demo` again: what is
+# (pw.x, ld1.x) and Open MPI 4 (mpirun) in your own way, so that they are on PATH, and type `make demo` again: what is
 # on PATH already is not installed.
 
 PYTHON ?= python3
@@ -19,6 +19,7 @@ help:
 
 demo: $(VENV)/.installed engines
 	@[ -f $(DEMO)/pilot.toml ] || $(BIN)/pilot init $(DEMO) --example li-small-cell
+	@cd $(DEMO)/pseudo && { [ -f Li.pbesol-s1.UPF ] || ld1.x < Li.ld1.in > ld1.out; }
 	$(BIN)/pilot run --folder $(DEMO)
 	$(BIN)/pilot status --folder $(DEMO)
 	$(BIN)/pilot export --folder $(DEMO)
@@ -47,9 +48,9 @@ $(VENV)/.tested: pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(VENV)/.installed
 
 engines:
-	@if command -v pw.x >/dev/null && command -v mpirun >/dev/null; then exit 0; fi; \
+	@if command -v pw.x >/dev/null && command -v ld1.x >/dev/null && command -v mpirun >/dev/null; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
-	    echo "pw.x (Quantum ESPRESSO) or mpirun (Open MPI) is not on PATH, and there is no apt-get here to install them:"; \
+	    echo "pw.x, ld1.x (Quantum ESPRESSO) or mpirun (Open MPI) is not on PATH, and there is no apt-get here:"; \
 	    echo "install both (conda install -c conda-forge qe openmpi; module load ...) and type make again"; exit 1; fi; \
 	$(SUDO) apt-get update && \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \

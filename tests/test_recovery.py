@@ -117,7 +117,7 @@ def test_a_campaign_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(
     for _ in range(60):
         pilot = start(folder)
         try:
-            code = pilot.wait(timeout=rng.uniform(0.8, 6.0) if strikes.total() < 12 else 120)
+            code = pilot.wait(timeout=rng.uniform(0.5, 2.5) if strikes.total() < 14 else 120)
             assert code == 0, folder.log.read_text()[-2000:]
             break
         except subprocess.TimeoutExpired:

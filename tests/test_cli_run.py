@@ -99,6 +99,13 @@ def test_what_happens_is_logged_with_its_time(typed: Typist) -> None:
     assert "failed: crashed" not in typed("run", code=1).out
 
 
+def test_what_ends_a_pilot_is_logged_too(typed: Typist) -> None:
+    typed("add", "--", "true")
+    typed.folder.database.write_bytes(b"no database" * 1000)
+    assert "the database is damaged" in typed.fails("run", code=6)
+    assert "ERROR the database is damaged" in typed.folder.log.read_text()
+
+
 def test_a_terminal_shows_a_view(typed: Typist) -> None:
     gate = typed.folder.root / "gate"
     typed("add", "--name", "doorkeeper", "--shell", "--", f"while [ ! -e {gate} ]; do sleep 0.05; done")

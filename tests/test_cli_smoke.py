@@ -1,6 +1,7 @@
 """A whole campaign through the command line: `pilot doctor --smoke`, and the export of what it made."""
 
 import csv
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -33,7 +34,8 @@ def test_a_campaign_without_dft_and_its_export(
     place = typed.folder.root / "for others"
     assert {Path(line).name for line in written if line} == {path.name for path in place.iterdir()}
     check_export(place)
-    assert "gamma_max" in typed("show", "24").out
+    (select,) = json.loads(typed("status", "--tasks", "--kind", "select", "--limit", "1", "--json").out)
+    assert "gamma_max" in typed("show", str(select["id"])).out
 
 
 def check_export(place: Path) -> None:
@@ -41,7 +43,7 @@ def check_export(place: Path) -> None:
     configurations = list(read_cfg(place / "train.cfg"))
     with ase.db.connect(place / "train.db") as database:
         energies = [row.energy for row in database.select()]
-    assert len(images) == len(configurations) == len(energies) >= 16
+    assert len(images) == len(configurations) == len(energies) >= 14
     assert np.allclose([atoms.get_potential_energy() for atoms in images], energies)
     with (place / "provenance.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -51,5 +53,5 @@ def check_export(place: Path) -> None:
     read_potential(place / "potential.mtp")
     readme = (place / "README.txt").read_text()
     assert f"the training set: {len(images)} structures" in readme
-    assert "Errors on holdout (6 structures)" in readme
+    assert "Errors on holdout (4 structures)" in readme
     assert "ase.calculators.emt.EMT" in readme

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rich.live import Live
 from rich.text import Text
 
+from db.errors import HeldError, PilotError
 from db.files import storage_error
 from pilot import host
 from pilot.cli.headline import count, next_steps
@@ -51,7 +52,14 @@ def run_here(folder: Folder, wishes: Wishes, *, live: bool) -> int:
     config = _with_wishes(read_config(folder.config), wishes)
     began = host.monotonic()
     with _log_file(folder), _heard_signals() as heard:
-        why = _run_live(folder, config) if live else _run_plain(folder, config)
+        try:
+            why = _run_live(folder, config) if live else _run_plain(folder, config)
+        except HeldError:
+            # the log is that of the pilot which holds the folder
+            raise
+        except PilotError as error:
+            log.error("%s", "; ".join(str(error).splitlines()))  # noqa: TRY400 — a user's log has no traces
+            raise
     snapshot = read_snapshot(folder)
     if live:
         say(f"ended after {say_duration(host.monotonic() - began)}: {why}")

@@ -29,8 +29,8 @@ structure = "fcc"
 a = 4.05
 
 [initial]
-train = 16
-holdout = 6
+train = 14
+holdout = 4
 strain = 0.04
 eos_points = 5
 
@@ -40,7 +40,7 @@ temperatures = [300]
 max_generations = 3
 
 [explore]
-steps = 400
+steps = 300
 timestep_fs = 2.0
 
 [label]

@@ -52,6 +52,11 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def pause(seconds: float) -> None:
+    """Wait; Ctrl-C is heard at once."""
+    time.sleep(seconds)
+
+
 def run(argv: Sequence[str], timeout_s: float, env: Mapping[str, str] | None = None) -> Ran:
     """Run a short helper program (``squeue``, ``mpirun --version``) to its end, without a shell.
 

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -204,7 +203,7 @@ def _create(folder: Folder, purpose: str) -> Holder:
     me = host.process(os.getpid())
     now = host.now()
     holder = Holder(
-        nonce=secrets.token_hex(8),
+        nonce=os.urandom(8).hex(),
         host=host.hostname(),
         boot_id=host.boot_id(),
         pid=os.getpid(),

@@ -7,7 +7,6 @@ order in which requests were made.
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ def post(folder: Folder, verb: str, arguments: Mapping[str, Any]) -> Request:
         StorageError: the folder cannot be written.
     """
     folder.make()
-    request = Request(f"{host.now():017.6f}-{secrets.token_hex(4)}", verb, arguments)
+    request = Request(f"{host.now():017.6f}-{os.urandom(4).hex()}", verb, arguments)
     content = {"id": request.id, "verb": verb, "at": host.now(), "arguments": dict(arguments)}
     write_whole(folder.inbox / f"{request.id}.json", json.dumps(content))
     return request

@@ -5,7 +5,7 @@ nor applied twice.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from db import pilot_table, task_table
@@ -95,20 +95,24 @@ def _add(arguments: Mapping[str, Any], turn: Turn) -> Answer:
 
 
 def _new_task(given: Mapping[str, Any]) -> NewTask:
-    after = [(int(parent), EdgeKind.DONE) for parent in given.get("after", ())]
-    after += [(int(parent), EdgeKind.ENDED) for parent in given.get("after_ended", ())]
-    return NewTask(
+    task = NewTask(
         kind=TaskKind.COMMAND,
         engine="command",
         name=str(given["name"]),
         spec=given["spec"],
         key=given.get("key"),
-        priority=int(given.get("priority", PRIORITY[TaskKind.COMMAND])),
+        priority=PRIORITY[TaskKind.COMMAND],
         resources=Resources(**given.get("resources", {})),
-        time_request_s=given.get("time_request_s"),
-        time_limit_s=given.get("time_limit_s"),
-        after=tuple(after),
     )
+    return _as_wished(task, given)
+
+
+def _as_wished(task: NewTask, given: Mapping[str, Any]) -> NewTask:
+    """The task with the dependencies, priority and times that the user gave; without, as it is."""
+    after = [(int(parent), EdgeKind.DONE) for parent in given.get("after", ())]
+    after += [(int(parent), EdgeKind.ENDED) for parent in given.get("after_ended", ())]
+    wishes = {key: given[key] for key in ("priority", "time_request_s", "time_limit_s") if given.get(key) is not None}
+    return replace(task, after=(*task.after, *after), **wishes)
 
 
 def _add_labels(arguments: Mapping[str, Any], ledger: Ledger, turn: Turn) -> Answer:
@@ -120,7 +124,7 @@ def _add_labels(arguments: Mapping[str, Any], ledger: Ledger, turn: Turn) -> Ans
         )
     structures = [(Structure.from_json(given["structure"]), str(given["source"])) for given in arguments["structures"]]
     new, known = ledger.driver.add_labels(turn.connection, structures)
-    tasks = turn.add(new)
+    tasks = turn.add([_as_wished(task, arguments) for task in new])
     said = f"{len(tasks)} structures to label" + (f": {_listed([task.id for task in tasks])}" if tasks else "")
     if known:
         said += f"; {known} were known already"

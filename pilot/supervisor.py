@@ -29,7 +29,7 @@ from pilot.publisher import Publisher
 from pilot.requests import Answer, apply
 from pilot.scheduler.reactor import Reactor
 from pilot.scheduler.times import Times
-from pilot.snapshot import PilotStatus, Snapshot
+from pilot.snapshot import PilotStatus, Snapshot, read_snapshot
 from tasks.registry import engine
 
 log = logging.getLogger("pilot")
@@ -109,7 +109,9 @@ def apply_without_pilot(folder: Folder, config: Config, request: Request) -> Ans
         opened.ledger.load()
         with opened.ledger.turn(host.now()) as turn:
             answer = apply(request, opened.ledger, turn, None)
-        Publisher(folder, opened.writer, opened.protocol, None).publish(opened.ledger)
+        before = read_snapshot(folder)
+        last_pilot = None if before is None else before.pilot
+        Publisher(folder, opened.writer, opened.protocol, last_pilot).publish(opened.ledger)
         return answer
 
 

@@ -237,14 +237,35 @@ class ResourcesTable(Table):
         return Resources(self.ranks, self.threads, self.gpus, self.memory_mb)
 
 
+#: What tasks of a kind are expected to need, and what ends them, where pilot.toml says nothing.
+TIMES = {
+    "explore": {"time_request": 60.0, "time_limit": 6 * 3600.0},
+    "select": {"time_request": 30.0, "time_limit": 2 * 3600.0},
+    "label": {"time_request": 120.0, "time_limit": 2 * 3600.0},
+    "train": {"time_request": 300.0, "time_limit": 12 * 3600.0},
+    "evaluate": {"time_request": 30.0, "time_limit": 3600.0},
+}
+
+
 class ResourcesTables(Table):
     """[resources.KIND] for each kind of task."""
 
-    explore: ResourcesTable = ResourcesTable(time_request=60.0, time_limit=6 * 3600.0)
-    select: ResourcesTable = ResourcesTable(time_request=30.0, time_limit=2 * 3600.0)
-    label: ResourcesTable = ResourcesTable(time_request=120.0, time_limit=2 * 3600.0)
-    train: ResourcesTable = ResourcesTable(time_request=300.0, time_limit=12 * 3600.0)
-    evaluate: ResourcesTable = ResourcesTable(time_request=30.0, time_limit=3600.0)
+    explore: ResourcesTable = ResourcesTable(**TIMES["explore"])
+    select: ResourcesTable = ResourcesTable(**TIMES["select"])
+    label: ResourcesTable = ResourcesTable(**TIMES["label"])
+    train: ResourcesTable = ResourcesTable(**TIMES["train"])
+    evaluate: ResourcesTable = ResourcesTable(**TIMES["evaluate"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_other_defaults(cls, given: Any) -> Any:
+        """A table that gives one key keeps the defaults of the others."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            kind: TIMES[kind] | table if kind in TIMES and isinstance(table, dict) else table
+            for kind, table in given.items()
+        }
 
     def of(self, kind: TaskKind) -> ResourcesTable:
         """The table of a kind."""

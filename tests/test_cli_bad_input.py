@@ -129,6 +129,7 @@ def test_structures_that_cannot_be_labelled(typed: Typist) -> None:
     good.write_text(XYZ.format("Al"))
     strange.write_text(XYZ.format("Cu"))
     bad.write_text("7\nnot whole\nAl 0 0\n")
+    (typed.folder.root / "other.extxyz").write_text(XYZ.format("Al").replace("4 0 0", "5 0 0"))
     assert "this folder has no campaign" in typed.fails("add", "label", "good.extxyz", code=2)
     typed.folder.config.write_text(CAMPAIGN)
     assert "ASE cannot read the file" in typed.fails("add", "label", "bad.extxyz", code=2)
@@ -139,6 +140,11 @@ def test_structures_that_cannot_be_labelled(typed: Typist) -> None:
     assert typed("add", "label", "good.extxyz").out == "1 structures to label: task 1\n"
     assert "1 were known already" in typed("add", "label", "good.extxyz").out
     assert "label good.extxyz #1" in typed("show", "1").out
+    typed("add", "label", "--priority", "7", "--after", "1", "--time-limit", "5 min", "other.extxyz")
+    shown = typed("show", "2").out
+    assert "priority" in shown
+    assert "limit 5 min" in shown
+    assert "needs" in shown
 
 
 def test_elements_that_there_are_not(typed: Typist) -> None:
@@ -195,7 +201,7 @@ def test_a_pilot_that_dies_before_it_answers(typed: Typist, monkeypatch: pytest.
         if len(looked) == 3:
             typed.folder.lease.unlink()
 
-    monkeypatch.setattr(asking, "pause", pause)
+    monkeypatch.setattr(host, "pause", pause)
     monkeypatch.setattr(asking, "_LOOK_EVERY_S", 0.0)
     with held(typed.folder):
         assert typed("add", "--", "true").out == "added: task 1\n"

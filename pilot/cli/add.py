@@ -104,23 +104,22 @@ def add(
     `pilot add label structures.extxyz`.
 
     Structures: every frame of any file that ASE reads, or MLIP's .cfg. They become tasks of the kind label, with the
-    resources and times of resources.label in pilot.toml, and count in the next training.
+    resources of resources.label in pilot.toml, and count in the next training; --after, --after-ended, --priority,
+    --time-request and --time-limit are for them too.
     """
     from pilot.cli import adding
 
     place = find_folder(folder)
     typed: list[str] | None = context.meta.get(_TYPED)
     before = words or []
-    if before[:1] == [_LABEL]:
-        adding.add_labels(place, before[1:] + (typed or []), _given(context))
-        return
-    if before and typed is not None:
+    labels = before[:1] == [_LABEL]
+    if before and not labels and typed is not None:
         raise InputError(
             f"{' '.join(before)!r} stands before the two dashes and the command behind them",
             next_step="pilot add [OPTIONS] -- COMMAND",
         )
     wanted = adding.Wanted(
-        argv=tuple(before if typed is None else typed),
+        argv=tuple(before[1:] + (typed or []) if labels else before if typed is None else typed),
         name=name,
         ranks=ranks,
         threads=threads,
@@ -136,7 +135,10 @@ def add(
         env=tuple(env or ()),
         count=count,
     )
-    adding.add_commands(place, wanted)
+    if labels:
+        adding.add_labels(place, wanted, _given(context))
+    else:
+        adding.add_commands(place, wanted)
 
 
 def _given(context: typer.Context) -> list[str]:

@@ -17,6 +17,8 @@ from pilot.durations import parse_duration
 from pilot.folder import Folder
 
 _LONGEST_NAME = 60
+#: what labels can be given; their resources are those of pilot.toml
+_OF_LABELS = frozenset({"--after", "--after-ended", "--priority", "--time-request", "--time-limit"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,19 @@ def _task(wanted: Wanted, number: int) -> dict[str, Any]:
             "gpus": wanted.gpus,
             "memory_mb": 0 if wanted.memory is None else parse_memory(wanted.memory),
         },
+    }
+    return task | _wishes(wanted)
+
+
+def _wishes(wanted: Wanted) -> dict[str, Any]:
+    """What commands and labels can be given alike."""
+    return {
         "after": parse_ids(wanted.after),
         "after_ended": parse_ids(wanted.after_ended),
+        "priority": wanted.priority,
         "time_request_s": None if wanted.time_request is None else parse_duration(wanted.time_request),
         "time_limit_s": None if wanted.time_limit is None else parse_duration(wanted.time_limit),
     }
-    return task if wanted.priority is None else task | {"priority": wanted.priority}
 
 
 def _short(text: str) -> str:
@@ -101,21 +110,24 @@ def _warn(folder: Folder, wanted: Wanted) -> None:
         note(f"it needs {cores} cores on one node, and this machine has {here}: `pilot run` here cannot run it")
 
 
-def add_labels(folder: Folder, files: list[str], options: list[str]) -> None:
-    """Ask for structures to be labelled.
+def add_labels(folder: Folder, wanted: Wanted, options: list[str]) -> None:
+    """Ask for structures to be labelled: the files are ``wanted.argv``, ``options`` those that were typed.
 
     Raises:
         InputError: no file, one that cannot be read, or an option that labels do not have.
         RefusedError: the folder has no campaign, or a structure has an element that it does not know.
     """
+    files = wanted.argv
     if not files:
         raise InputError("which structures?", next_step="pilot add label FILE …")
-    if options:
+    strange = [option for option in options if option not in _OF_LABELS]
+    if strange:
         raise InputError(
-            f"labels do not take {', '.join(options)}",
+            f"labels do not take {', '.join(strange)}",
             where="pilot add label",
-            next_step="their resources and times are those of [resources.label] in pilot.toml",
+            next_step="their resources are those of [resources.label] in pilot.toml",
         )
+    wishes = _wishes(wanted)
     # reading structures takes ASE, which commands do not wait for
     from pilot.config import read_config
     from tasks.formats.atoms import read_structures
@@ -127,4 +139,4 @@ def add_labels(folder: Folder, files: list[str], options: list[str]) -> None:
         for file in files
         for number, (structure, _) in enumerate(read_structures(Path(file), species), 1)
     ]
-    report(ask(folder, "add label", {"structures": structures}))
+    report(ask(folder, "add label", {"structures": structures} | wishes))

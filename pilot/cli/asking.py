@@ -6,7 +6,6 @@ from typing import Any
 from db.errors import HeldError, PilotError, StateError
 from pilot import host, mailbox
 from pilot.cli.output import say
-from pilot.cli.pause import pause
 from pilot.cli.presence import look
 from pilot.folder import Folder
 from pilot.mailbox import Request
@@ -58,7 +57,7 @@ def _wait(folder: Folder, request: Request) -> dict[str, Any] | None:
                 if answer is not None:
                     return answer
             look_at = now + _LOOK_EVERY_S
-        pause(POLL_S)
+        host.pause(POLL_S)
     return None
 
 
@@ -100,7 +99,7 @@ def report(answer: Mapping[str, Any] | None) -> None:
 def wait_for_the_end(folder: Folder) -> None:
     """Return when no pilot is alive any more."""
     while look(folder).alive:
-        pause(_LOOK_EVERY_S)
+        host.pause(_LOOK_EVERY_S)
     say("the pilot has ended")
 
 

@@ -67,7 +67,18 @@ def run_here(folder: Folder, wishes: Wishes, *, live: bool) -> int:
         _say_the_end(snapshot)
     if sum(number == signal.SIGINT for number in heard) > 1:
         return _INTERRUPTED
-    return 1 if snapshot is not None and (count(snapshot, "failed") or can_never_run(snapshot)) else 0
+    return 1 if snapshot is not None and _went_wrong(snapshot) else 0
+
+
+def _went_wrong(snapshot: Snapshot) -> bool:
+    """Whether a task failed for good, or can never run.
+
+    A label that failed was set aside by the campaign, which went on without it: that is no failure of the whole.
+    """
+    failed = count(snapshot, "failed")
+    if snapshot.campaign is not None:
+        failed -= snapshot.tasks.get("label", {}).get("failed", 0)
+    return failed > 0 or can_never_run(snapshot) > 0
 
 
 def _with_wishes(config: Config, wishes: Wishes) -> Config:

@@ -8,7 +8,6 @@ from typing import Any
 
 from db.errors import InputError
 from pilot import host
-from pilot.cli.pause import pause
 from pilot.cli.presence import look
 from pilot.folder import Folder, find_folder
 from pilot.snapshot import SCHEMA, Snapshot, read_snapshot
@@ -69,6 +68,6 @@ def _watch(folder: Folder, *, everything: bool) -> None:
         with Live(console=output, screen=True, auto_refresh=False) as live:
             while True:
                 live.update(fitted(output, status_blocks(folder, everything=everything)), refresh=True)
-                pause(_EVERY_S)
+                host.pause(_EVERY_S)
     except KeyboardInterrupt:
         return

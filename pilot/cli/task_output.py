@@ -8,8 +8,8 @@ from typing import BinaryIO
 from db.errors import MissingError, StateError
 from db.records import Attempt, Task
 from db.states import TERMINAL
+from pilot import host
 from pilot.cli.output import note
-from pilot.cli.pause import pause
 from pilot.cli.records import read_attempts
 from pilot.folder import Folder
 
@@ -75,7 +75,7 @@ def _follow(folder: Folder, task_id: int, attempt: Attempt, file: BinaryIO) -> N
         ended = False
         while not ended:
             for _ in range(_POLLS_A_LOOK):
-                pause(_POLL_S)
+                host.pause(_POLL_S)
                 shutil.copyfileobj(file, sys.stdout.buffer)
                 sys.stdout.flush()
             ended = _has_ended(folder, task_id, attempt.number)

@@ -3,7 +3,7 @@
 import secrets
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from db.schema import meta, pilots, requests
 from db.states import PilotState
@@ -34,6 +34,11 @@ def begin_pilot(connection: Connection, *, host: str, pid: int, job_id: str | No
     made = connection.execute(insert(pilots).values(row))
     (epoch,) = made.inserted_primary_key or (0,)
     return int(epoch)
+
+
+def latest_pilot(connection: Connection) -> int:
+    """The epoch: the id of the latest pilot; 0 before the first."""
+    return int(connection.execute(select(func.coalesce(func.max(pilots.c.id), 0))).scalar_one())
 
 
 def change_pilot(connection: Connection, epoch: int, state: PilotState, *, at: float, reason: str = "") -> None:

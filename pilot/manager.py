@@ -14,7 +14,7 @@ from db.engine import Writer
 from db.states import PilotState, Verdict
 from pilot import drain, host, mailbox
 from pilot.agent.comm import Comm
-from pilot.agent.journal import ends_file, read_ends
+from pilot.agent.journal import ends_file, forget_before, read_ends
 from pilot.agent.judging import judge
 from pilot.agent.messages import Ended, Hello, Start, Stop, ToManager, Trouble
 from pilot.drain import Drain, Phase
@@ -141,6 +141,7 @@ class Manager:
             turn.end_attempts(judged)
             turn.begin_campaign()
         self._act(turn.actions)
+        forget_before(self._folder.root, self._writer.epoch)
         if orphans:
             log.info(
                 "%d attempts of a dead pilot: %d adopted, %d run again", len(orphans), adopted, len(orphans) - adopted

@@ -66,6 +66,7 @@ def open_folder(folder: Folder, config: Config, purpose: str) -> Iterator[Opened
         try:
             with writer.transaction() as connection:
                 campaign_id = pilot_table.campaign_id(connection)
+                writer.bind(pilot_table.latest_pilot(connection))
             driver = None if protocol is None else Driver(folder, protocol)
             ledger = Ledger(folder, writer, Reactor(config.retries.budgets(), Times()), driver)
             yield Opened(folder, config, lease, writer, protocol, ledger, campaign_id)

@@ -169,7 +169,11 @@ class LabelTable(Table):
 
     engine: Literal["qe", "ase"] = Field("qe", description="qe: Quantum ESPRESSO; ase: any ASE calculator")
     quorum: float = Field(
-        0.9, gt=0, le=1, description="training begins when this part of the labels is in; later ones count in the next"
+        1.0,
+        gt=0,
+        le=1,
+        description="training begins when this part of the labels is in (failed ones are set aside); "
+        "below 1 later ones count in the next, and results depend on what came in time",
     )
     max_failed: float = Field(
         0.5, ge=0, le=1, description="when a larger part of a generation's labels fails for good, the campaign halts"

@@ -23,8 +23,10 @@ def bench(tmp_path):
     assert carriers(bench.campaign, tasks_only=False) == []
 
 
-def test_it_says_hello_first(bench):
-    first = bench.comm.receive(0.0)[0]
+def test_it_says_hello_first_when_its_launcher_is_ready(bench):
+    heard = []
+    until(lambda: heard, lambda: heard.extend(bench.comm.receive(0.1)))
+    first = heard[0]
     assert first == (bench.node, Hello(bench.node, host.usable_cores(), host.memory_mb(), host.gpus()))
     assert bench.comm.nodes() == (bench.node,)
 

@@ -132,6 +132,8 @@ def test_a_campaign_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(
     wait_until_nobody_is_left(folder)
     assert done_keys(folder) == expected
     each_done_once(folder)
+    for path in [*calm.root.glob("potentials/*/pot.mtp"), *calm.root.glob("generations/*/train.cfg")]:
+        assert (folder.root / path.relative_to(calm.root)).read_bytes() == path.read_bytes(), path
 
 
 def finish(pilot: subprocess.Popen[bytes], rng: random.Random) -> None:

@@ -71,7 +71,8 @@ class Agent:
         # now, as looking means to start `mpirun --version`, and from here on we may become a rank
         self._mpi.findings()
         self._handed: dict[int, _Handed] = {}
-        self._outbox: list[ToManager] = [Hello(self.node, host.usable_cores(), host.memory_mb(), host.gpus())]
+        self._outbox: list[ToManager] = []
+        self._greeted = False
         self._leaving = False
         self._failures = 0
 
@@ -105,6 +106,10 @@ class Agent:
                 self._outbox.append(Trouble(self.node, message["text"]))
         if not self._link.alive and (self._handed or not self._leaving):
             self._launcher_died()
+        if self._link.was_ready and not self._greeted:
+            # only now: the launcher has swept away what a dead pilot left running here
+            self._greeted = True
+            self._outbox.insert(0, Hello(self.node, host.usable_cores(), host.memory_mb(), host.gpus()))
         reports, self._outbox = self._outbox, []
         return reports
 

@@ -38,6 +38,14 @@ def read_ends(path: Path) -> dict[int, Exit]:
     return ends
 
 
+def forget_before(root: Path, epoch: int) -> None:
+    """Remove what the launchers of earlier pilots wrote, once all their attempts are judged."""
+    for path in (root / FOLDER).glob("*.jsonl"):
+        number = path.name.partition(".")[0]
+        if number.isdigit() and int(number) < epoch:
+            path.unlink(missing_ok=True)
+
+
 def exit_of(message: Mapping[str, Any]) -> Exit:
     """The end in a launcher's line.
 

@@ -126,7 +126,10 @@ class Driver:
         if train is None or train.state is not TaskState.WAITING:
             return follow_ups
         label = self.protocol.label
-        said = criteria.progress_of_labels(total, done, failed, quorum=label.quorum, max_failed=label.max_failed)
+        generation = dataset.read_generation(connection, generation_id)
+        # the initial data are whole: the holdout and the reference curve are among them
+        quorum = label.quorum if generation.number else 1.0
+        said = criteria.progress_of_labels(total, done, failed, quorum=quorum, max_failed=label.max_failed)
         if said is criteria.Progress.TOO_MANY_FAILED:
             why = f"{failed} of {total} labels failed, more than label.max_failed = {label.max_failed:g} allows"
             follow_ups.cancel.append((train.id, why))

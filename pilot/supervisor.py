@@ -13,6 +13,7 @@ from types import FrameType
 
 from db import pilot_table
 from db.engine import Writer, open_writer
+from db.errors import MissingError
 from pilot import host
 from pilot.agent.agent import Agent
 from pilot.agent.comm import LocalComm
@@ -83,6 +84,7 @@ def run_pilot(folder: Folder, config: Config, on_snapshot: Observer | None = Non
         PilotError: see :func:`open_folder`; or the database, the disk or the lease was lost on the way.
     """
     with open_folder(folder, config, "run") as opened:
+        _demand_label_engine(opened)
         status = _begin(opened)
         opened.ledger.load()
         agent = Agent(_agent_settings(opened), engine)
@@ -114,6 +116,23 @@ def apply_without_pilot(folder: Folder, config: Config, request: Request) -> Ans
         last_pilot = None if before is None else before.pilot
         Publisher(folder, opened.writer, opened.protocol, last_pilot).publish(opened.ledger)
         return answer
+
+
+def _demand_label_engine(opened: Opened) -> None:
+    """Better one word now than a hundred labels that fail one by one.
+
+    Raises:
+        MissingError: the program is not there.
+    """
+    if opened.protocol is None:
+        return
+    label = opened.protocol.label
+    settings = label.settings()
+    if settings.get("pseudo_dir"):
+        settings["pseudo_dir"] = str(opened.folder.root / settings["pseudo_dir"])
+    found = engine(label.engine).find(settings)
+    if not found.ok:
+        raise MissingError(found.found, where=found.what, next_step=found.cure)
 
 
 def _begin(opened: Opened) -> PilotStatus:

@@ -93,16 +93,13 @@ def lattice_scales(points: int, reach: float) -> list[float]:
 
 
 def atomic_number(symbol: str) -> int:
-    """Of a chemical symbol.
-
-    Raises:
-        InputError: there is no such element.
-    """
-    if symbol not in atomic_numbers:
-        raise InputError(
-            f"{symbol!r} is no chemical symbol", where="campaign.species in pilot.toml", next_step='write it like "Li"'
-        )
+    """Of a chemical symbol."""
     return int(atomic_numbers[symbol])
+
+
+def is_element(symbol: str) -> bool:
+    """Whether it is the symbol of an element."""
+    return bool(atomic_numbers.get(symbol, 0) > 0)
 
 
 def symbol(number: int) -> str:

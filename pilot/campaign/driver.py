@@ -21,6 +21,7 @@ from pilot.campaign.files import publish_potential, read_selected, write_set
 from pilot.campaign.planner import Generation, Paths, Protocol
 from pilot.config import Config
 from pilot.folder import Folder
+from tasks import registry
 from tasks.protocol import Judgement
 
 
@@ -54,11 +55,17 @@ def protocol_of(config: Config, folder: Folder) -> Protocol | None:
     """What planning needs; None in a folder without a campaign.
 
     Raises:
-        InputError: the crystal cannot be built, or the label engine's settings are wrong.
+        InputError: the crystal cannot be built, a species is none, or the label engine's settings are wrong.
     """
     if config.campaign is None or config.crystal is None or config.label is None or config.train is None:
         return None
-    species = config.campaign.species
+    species, label = config.campaign.species, config.label
+    unknown = [symbol for symbol in species if not cells.is_element(symbol)]
+    wrong = [f"{symbol!r} is no chemical symbol" for symbol in unknown]
+    wrong = wrong or registry.problems(label.engine, label.settings(), species, folder.root)
+    if wrong:
+        where = f"campaign.species or [label.{label.engine}] in {folder.config}"
+        raise InputError("; ".join(wrong), where=where, next_step="mend it, then check with `pilot doctor`")
     unit = {name: cells.unit_cell(config.crystal, species, folder.root, name) for name in ("primitive", "conventional")}
     return Protocol(config, config.campaign, config.crystal, config.label, config.train, unit)
 

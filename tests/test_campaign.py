@@ -150,3 +150,18 @@ def test_labels_of_other_settings_have_another_name(protocol: Protocol, tmp_path
     other = protocol_of(read_config(folder.config), folder)
     assert other is not None
     assert other.label_settings() != protocol.label_settings()
+
+
+def test_where_a_program_lies_does_not_change_what_a_label_says(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "examples/li-small-cell/pilot.toml").read_text()
+    text = text.replace("Li.pbesol-s1.UPF", "Li.pbesol-s-kjpaw_psl.0.2.1.UPF").replace('pseudo_dir = "pseudo"', "")
+    names = []
+    for change in ("", 'command = "/usr/bin/pw.x"\nmixing_beta = 0.3', "conv_thr = 1e-6"):
+        (tmp_path / "pilot.toml").write_text(text.replace("[label.qe]", f"[label.qe]\n{change}"))
+        config = read_config(tmp_path / "pilot.toml")
+        assert config.campaign is not None
+        assert config.crystal is not None
+        assert config.label is not None
+        assert config.train is not None
+        names.append(Protocol(config, config.campaign, config.crystal, config.label, config.train, {}).label_settings())
+    assert names[0] == names[1] != names[2]

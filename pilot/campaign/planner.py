@@ -27,6 +27,9 @@ PRIORITY = {
     TaskKind.EVALUATE: 40,
 }
 
+#: Settings that say where a program is or how it gets to its result, not what the result is.
+NO_MATTER = frozenset({"command", "pseudo_dir", "mixing_beta", "electron_maxstep"})
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -85,7 +88,8 @@ class Protocol:
 
     def label_settings(self) -> str:
         """A name for everything that decides what a label says: labels with different names do not mix."""
-        content = json.dumps({"engine": self.label.engine, "settings": self.label.settings()}, sort_keys=True)
+        settings = {key: value for key, value in self.label.settings().items() if key not in NO_MATTER}
+        content = json.dumps({"engine": self.label.engine, "settings": settings}, sort_keys=True)
         return f"{self.label.engine}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 

@@ -33,11 +33,9 @@ def check_campaign(folder: Folder, config: Config) -> Iterator[Finding]:
     """Species, crystal, reference calculations, and whether every kind of task fits this machine."""
     assert config.campaign is not None
     try:
-        for symbol in config.campaign.species:
-            atomic_number(symbol)
         protocol = protocol_of(config, folder)
     except PilotError as error:
-        yield Finding("crystal", f"{error.what} ({error.where})", ok=False, cure=error.next_step)
+        yield Finding("campaign", f"{error.what} ({error.where})", ok=False, cure=error.next_step)
         return
     assert protocol is not None
     yield Finding("species", ", ".join(config.campaign.species), ok=True)

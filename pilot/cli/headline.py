@@ -20,6 +20,8 @@ def headline(snapshot: Snapshot | None, presence: Presence, now: float) -> list[
         silent = f"THE PILOT ON {holder.host} HAS BEEN SILENT FOR {say_duration(presence.silent_s)}"
         advice = "its machine cannot be seen from here; if you know that it is dead: `pilot doctor --release-lease`"
         return [Text(silent, style=ERROR), Text(advice)]
+    if snapshot is not None and pilot is not None and pilot.state == "ended" and presence.free and _all_done(snapshot):
+        return [Text("no pilot is alive, and none is needed: nothing is left to do", style=GOOD)]
     lines = [Text("NO PILOT IS ALIVE IN THIS FOLDER", style=ERROR)]
     if holder is not None and not presence.free:
         lines.append(Text(f"`pilot {holder.purpose}` holds it for a moment"))
@@ -31,6 +33,10 @@ def headline(snapshot: Snapshot | None, presence: Presence, now: float) -> list[
     else:
         lines.append(Text(f"pilot {pilot.id} on {pilot.host} has died without a word; `pilot run` goes on from there"))
     return lines
+
+
+def _all_done(snapshot: Snapshot) -> bool:
+    return bool(snapshot.tasks) and not count(snapshot, "waiting", "ready", "running")
 
 
 def _living(pilot: PilotStatus | None, presence: Presence, now: float) -> Text:

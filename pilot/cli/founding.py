@@ -68,6 +68,8 @@ def _say_next(where: Path, folder: Folder, *, from_example: bool) -> None:
     enter = "" if where.resolve() == Path.cwd() else f"cd {shlex.quote(str(where))} && "
     if from_example:
         say(f"next:  {enter}pilot doctor")
+        if (folder.root / "README.md").exists():
+            say("       less README.md      (it says what is to be done before the first run)")
         say("       pilot run")
     else:
         say(f"next:  {enter}pilot add -- echo hello      (or fill in pilot.toml for a training campaign)")

@@ -105,6 +105,7 @@ def strike(pilot: subprocess.Popen[bytes], rng: random.Random) -> str:
 
 
 @pytest.mark.engine
+@pytest.mark.timeout(1200)
 def test_a_campaign_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     calm = make_folder(tmp_path / "calm", CAMPAIGN)
     assert start(calm).wait(timeout=120) == 0

@@ -115,7 +115,9 @@ def read_durations(connection: Connection, limit: int) -> list[tuple[TaskKind, i
 
 def read_latest_failures(connection: Connection, limit: int) -> list[tuple[Task, str]]:
     """The tasks that failed last, each with the reason of its last attempt."""
-    last = select(func.max(attempts.c.id)).group_by(attempts.c.task_id).scalar_subquery()
+    # of failed tasks only: this is asked every second, and most of many attempts are of tasks that are done
+    failed = select(tasks.c.id).where(tasks.c.state == TaskState.FAILED)
+    last = select(func.max(attempts.c.id)).where(attempts.c.task_id.in_(failed)).group_by(attempts.c.task_id)
     question = (
         select(tasks, attempts.c.verdict, attempts.c.reason)
         .join(attempts, attempts.c.task_id == tasks.c.id)

@@ -4,6 +4,7 @@ One process writes (facts on SQLite and shared file systems: WAL and file locks 
 :class:`Writer` checks in each transaction that no later pilot has taken over.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,19 +72,20 @@ class Writer:
     def publish_copy(self, target: Path) -> None:
         """Write a consistent copy of the whole database to ``target`` (it appears whole)."""
         beside = target.with_name(f".{target.name}.new")
-        beside.unlink(missing_ok=True)
         try:
+            beside.unlink(missing_ok=True)
             raw = self._connection.connection.dbapi_connection
             assert isinstance(raw, sqlite3.Connection)
             raw.execute("VACUUM INTO ?", (str(beside),))
-        except sqlite3.Error as error:
-            beside.unlink(missing_ok=True)
+            beside.replace(target)
+        except (sqlite3.Error, OSError) as error:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
             raise StorageError(
                 f"the copy of the database could not be written: {error}",
                 where=str(target),
-                next_step="free some room on this file system: the database itself is unharmed",
+                next_step="free some room, or mend what is in the way: the database itself is unharmed",
             ) from error
-        beside.replace(target)
 
     def close(self) -> None:
         """Close the file."""

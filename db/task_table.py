@@ -76,12 +76,19 @@ def refuse_circle(new_edges: Sequence[Edge]) -> None:
     for edge in new_edges:
         parents.setdefault(edge.child, set()).add(edge.parent)
     # take away tasks whose parents all lie outside; what is left at the end lies on or behind a circle
-    free = True
+    children: dict[int, list[int]] = {}
+    for child, needed in parents.items():
+        for parent in needed & parents.keys():
+            children.setdefault(parent, []).append(child)
+    held = {child: len(needed & parents.keys()) for child, needed in parents.items()}
+    free = [child for child, number in held.items() if not number]
     while free:
-        free_ones = [child for child, needed in parents.items() if not needed & parents.keys()]
-        for child in free_ones:
-            del parents[child]
-        free = bool(free_ones)
+        current = free.pop()
+        del parents[current]
+        for child in children.get(current, ()):
+            held[child] -= 1
+            if not held[child]:
+                free.append(child)
     if parents:
         circle = ", ".join(str(number) for number in sorted(parents)[:10])
         raise InputError(

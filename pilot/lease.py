@@ -89,7 +89,7 @@ class Lease:
 
     def release(self) -> None:
         """Give the lease back."""
-        with contextlib.suppress(LostLeaseError, FileNotFoundError):
+        with contextlib.suppress(LostLeaseError, StorageError, FileNotFoundError):
             self.demand()
             self._folder.lease.unlink()
 
@@ -104,14 +104,20 @@ def read_holder(folder: Folder) -> Holder | None:
         text = folder.lease.read_text()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unreadable(folder) from error
     try:
         return Holder(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise StorageError(
-            "the lease file is not readable",
-            where=str(folder.lease),
-            next_step="make sure that no pilot runs in this folder, then `pilot doctor --release-lease`",
-        ) from error
+        raise _unreadable(folder) from error
+
+
+def _unreadable(folder: Folder) -> StorageError:
+    return StorageError(
+        "the lease file is not readable",
+        where=str(folder.lease),
+        next_step="make sure that no pilot runs in this folder, then `pilot doctor --release-lease`",
+    )
 
 
 def living_holder(folder: Folder) -> Holder | None:
@@ -220,8 +226,13 @@ def _create(folder: Folder, purpose: str) -> Holder:
         raise held(other or holder, folder) from None
     except OSError as error:
         raise storage_error(error, folder.lease) from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(json.dumps(asdict(holder)))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(json.dumps(asdict(holder)))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        # an empty lease would keep everybody out
+        folder.lease.unlink(missing_ok=True)
+        raise storage_error(error, folder.lease) from error
     return holder

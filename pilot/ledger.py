@@ -6,6 +6,7 @@ starts now.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from db import attempt_table, task_table
 from db.engine import Writer
@@ -54,7 +55,8 @@ class Ledger:
             tasks = task_table.read_tasks(connection, [attempt.task_id for attempt in under_way])
             memory.running = {attempt.id: Running(attempt, tasks[attempt.task_id]) for attempt in under_way}
             memory.attempts_of = attempt_table.count_attempts_of_open_tasks(connection)
-            memory.last_attempt = attempt_table.latest_attempt_id(connection)
+            # an older copy of the database may have been put in place: no attempt gets the folder of another
+            memory.last_attempt = max(attempt_table.latest_attempt_id(connection), _latest_folder(memory.folder))
 
     @contextmanager
     def turn(self, at: float) -> Iterator[Turn]:
@@ -67,3 +69,20 @@ class Ledger:
     def node_joined(self, node: Node) -> None:
         """A node may be used from now on."""
         self.reactor.node_joined(node)
+
+
+def _latest_folder(folder: Folder) -> int:
+    """The highest attempt that has a folder; 0 if none has."""
+    for group in _numbered(folder.runs):
+        for attempt in _numbered(group):
+            return int(attempt.name)
+    return 0
+
+
+def _numbered(place: Path) -> list[Path]:
+    """The entries of a folder whose names are numbers, the highest first."""
+    try:
+        found = [path for path in place.iterdir() if path.name.isascii() and path.name.isdecimal()]
+    except OSError:
+        return []
+    return sorted(found, key=lambda path: int(path.name), reverse=True)

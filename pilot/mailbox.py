@@ -51,11 +51,12 @@ def waiting_requests(folder: Folder) -> tuple[list[Request], list[Path]]:
     strangers: list[Path] = []
     try:
         names = sorted(name for name in os.listdir(folder.inbox) if name.endswith(".json") and name[0] != ".")
-    except FileNotFoundError:
+    except OSError:
+        # a shared disk may be away for a moment: they are still there at the next look
         return [], []
     for name in names:
         path = folder.inbox / name
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             request = _read(path, owner=folder.inbox.stat().st_uid)
             if request is None:
                 strangers.append(path)
@@ -65,13 +66,15 @@ def waiting_requests(folder: Folder) -> tuple[list[Request], list[Path]]:
 
 
 def _read(path: Path, owner: int) -> Request | None:
-    if path.stat().st_uid != owner:
+    if path.stat().st_uid != owner or not path.is_file():
         return None
     try:
         content = json.loads(path.read_text())
-        return Request(str(content["id"]), str(content["verb"]), dict(content["arguments"]))
-    except (ValueError, KeyError, TypeError):
+        request = Request(str(content["id"]), str(content["verb"]), dict(content["arguments"]))
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
+    # the answer and the removal go by the id: with another name the file would be found again for ever
+    return request if request.id == path.stem else None
 
 
 def answer(folder: Folder, request: Request, content: Mapping[str, Any]) -> None:
@@ -80,10 +83,13 @@ def answer(folder: Folder, request: Request, content: Mapping[str, Any]) -> None
     (folder.inbox / f"{request.id}.json").unlink(missing_ok=True)
 
 
-def refuse(path: Path) -> None:
-    """Put aside a file in the inbox that is no request; it is kept for the user to look at."""
-    with contextlib.suppress(OSError):
+def refuse(path: Path) -> bool:
+    """Put aside a file in the inbox that is no request; it is kept for the user to look at. False if it stays."""
+    try:
         path.rename(path.with_suffix(".refused"))
+    except OSError:
+        return False
+    return True
 
 
 def fetch_answer(folder: Folder, request: Request) -> dict[str, Any] | None:

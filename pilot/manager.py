@@ -83,7 +83,8 @@ class Manager:
         self._drain: Drain | None = None
         self._asked: list[tuple[str, bool]] = []
         self._unpinned: set[str] = set()
-        self._beat_at = 0.0
+        self._strangers: set[str] = set()
+        self._beat_at = float("-inf")
         self._steering = Steering(self._begin_drain, self._resume)
 
     def ask_drain(self, why: str, *, at_once: bool = False) -> None:
@@ -163,13 +164,17 @@ class Manager:
                 self._node_joined(message)
         requests, strangers = mailbox.waiting_requests(self._folder)
         for path in strangers:
-            mailbox.refuse(path)
-            log.warning("a file in the inbox is no request of ours and was put aside: %s", path.name)
+            put_aside = mailbox.refuse(path)
+            if put_aside or path.name not in self._strangers:
+                done = "was put aside" if put_aside else "cannot be put aside"
+                log.warning("a file in the inbox is no request of ours and %s: %s", done, path.name)
+            self._strangers.add(path.name)
         if ended or requests or self._may_start():
             self._decide(ended, requests)
 
     def _may_start(self) -> bool:
-        return self._drain is None and len(self._ledger.reactor.graph.ready) > 0
+        reactor = self._ledger.reactor
+        return self._drain is None and len(reactor.graph.ready) > 0 and not reactor.pool.is_full()
 
     def _decide(self, ended: list[Ended], requests: list[Request]) -> None:
         """One turn: all that happened, and what starts now, in one transaction; then act."""
@@ -251,10 +256,10 @@ class Manager:
             self._begin_drain("the end of the allocation is near", at_once=False)
         if self._drain is not None:
             self._push_drain(self._drain.phase(now))
-        if now - self._beat_at >= BEAT_S:
+        if host.monotonic() - self._beat_at >= BEAT_S:
             self._lease.beat(self._writer.epoch)
             mailbox.forget_old_answers(self._folder)
-            self._beat_at = now
+            self._beat_at = host.monotonic()
         self._publisher.publish_if_due(self._ledger)
 
     def _push_drain(self, phase: Phase) -> None:
@@ -270,9 +275,11 @@ class Manager:
     def _why_over(self) -> str:
         if self._drain is not None:
             return "" if self._ledger.running else f"drained ({self._drain.why})"
-        if self._ledger.reactor.idle() and not mailbox.waiting_requests(self._folder)[0]:
+        if self._ledger.running or mailbox.waiting_requests(self._folder)[0]:
+            return ""
+        if self._ledger.reactor.idle():
             return "nothing is left that could run"
-        if not self._ledger.running and not self._anything_fits():
+        if not self._anything_fits():
             return "nothing that is left fits into the time that is left"
         return ""
 
@@ -281,6 +288,7 @@ class Manager:
         return any(
             clock.allows(reactor.times.expected(shape.kind, shape.size, shape.time_request_s))
             for shape in reactor.graph.ready.shapes()
+            if not reactor.pool.why_never(shape.resources)
         )
 
     def finish(self, why: str) -> None:

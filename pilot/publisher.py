@@ -51,13 +51,14 @@ class Publisher:
         self._on_snapshot = on_snapshot
         self._changed = True
         self._copy_stale = True
-        self._published_at = 0.0
-        self._copied_at = 0.0
+        self._published_at = float("-inf")
+        self._copied_at = float("-inf")
+        self._last_trouble = ""
         self._copy_every_s = COPY_LEAST_S
         self._campaign: CampaignStatus | None = None
         self._failures: list[FailureStatus] = []
         self._useful_core_s = 0.0
-        self._since = host.now()
+        self._since = host.monotonic()
 
     def changed(self) -> None:
         """Something is different from what was published."""
@@ -78,10 +79,11 @@ class Publisher:
 
     def publish_if_due(self, ledger: Ledger) -> None:
         """Publish when there is something new, or to show that we live."""
-        age = host.now() - self._published_at
+        # not by the clock on the wall: it may be set back, and nothing would be published until it has caught up
+        age = host.monotonic() - self._published_at
         if age >= STALE_S or (self._changed and age >= FRESH_S):
             self._publish_snapshot(ledger)
-        if self._copy_stale and host.now() - self._copied_at >= self._copy_every_s:
+        if self._copy_stale and host.monotonic() - self._copied_at >= self._copy_every_s:
             self._publish_copy()
 
     def publish(self, ledger: Ledger) -> None:
@@ -96,9 +98,9 @@ class Publisher:
             self._writer.publish_copy(self._folder.copy)
         except StorageError as error:
             # the copy is for readers: the pilot can do without, and says so
-            log.warning("%s", "; ".join(str(error).splitlines()))
+            self._warn(error)
         self._copy_stale = False
-        self._copied_at = host.now()
+        self._copied_at = host.monotonic()
         self._copy_every_s = max(COPY_LEAST_S, (host.monotonic() - began) / COPY_SHARE)
 
     def _publish_snapshot(self, ledger: Ledger) -> None:
@@ -107,13 +109,20 @@ class Publisher:
                 self._read(connection)
             self._changed = False
         snapshot = self._snapshot(ledger)
-        self._published_at = snapshot.at
+        self._published_at = host.monotonic()
         try:
             write_whole(self._folder.status, snapshot.to_json(), durable=False)
         except StorageError as error:
-            log.warning("%s", "; ".join(str(error).splitlines()))
+            self._warn(error)
         if self._on_snapshot is not None:
             self._on_snapshot(snapshot)
+
+    def _warn(self, error: StorageError) -> None:
+        """Say it once, not every second as long as it lasts."""
+        said = "; ".join(str(error).splitlines())
+        if said != self._last_trouble:
+            log.warning("%s", said)
+        self._last_trouble = said
 
     def _read(self, connection: Connection) -> None:
         if self._protocol is not None:
@@ -154,5 +163,5 @@ class Publisher:
             failures=self._failures,
             campaign=self._campaign,
             useful_core_s=self._useful_core_s,
-            reserved_core_s=reactor.pool.total_cores() * (now - self._since),
+            reserved_core_s=reactor.pool.total_cores() * (host.monotonic() - self._since),
         )

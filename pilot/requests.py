@@ -4,9 +4,12 @@ A request is applied in one transaction together with the record that it was: af
 nor applied twice.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from sqlalchemy.exc import IntegrityError, InterfaceError, ProgrammingError
 
 from db import pilot_table, task_table
 from db.errors import InputError, PilotError
@@ -18,6 +21,12 @@ from pilot.mailbox import Request
 from pilot.turn import Turn
 
 Answer = dict[str, Any]
+
+#: What a request can stumble over that was not made by our command line: it costs the request, not the pilot. Each
+#: is raised before the reactor has changed anything.
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+#: What SQLite says of values that a task cannot have. Of the database itself an OperationalError tells: it stops us.
+UNFIT = (IntegrityError, InterfaceError, ProgrammingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +45,12 @@ def apply(request: Request, ledger: Ledger, turn: Turn, steering: Steering | Non
     known = pilot_table.answer_of(turn.connection, request.id)
     if known is not None:
         return known
+    # what went before must not be undone with a request that cannot be fulfilled
+    turn.flush()
     try:
-        answer = _do(request, ledger, turn, steering)
+        with turn.connection.begin_nested():
+            answer = _do(request, ledger, turn, steering)
+            turn.flush()
     except PilotError as error:
         answer = {
             "ok": False,
@@ -46,7 +59,7 @@ def apply(request: Request, ledger: Ledger, turn: Turn, steering: Steering | Non
             "next": error.next_step,
             "code": error.exit_code,
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         answer = {
             "ok": False,
             "said": f"the request cannot be read: {error!r}",
@@ -90,7 +103,12 @@ def _steer(request: Request, steering: Steering | None) -> Answer:
 
 
 def _add(arguments: Mapping[str, Any], turn: Turn) -> Answer:
-    tasks = turn.add([_new_task(given) for given in arguments["tasks"]])
+    try:
+        tasks = turn.add([_new_task(given) for given in arguments["tasks"]])
+    except UNFIT as error:
+        raise InputError(
+            f"the database refuses these tasks: {error.orig}", next_step="mend what asks for them: nothing was added"
+        ) from error
     return {"ok": True, "said": f"added: {_listed([task.id for task in tasks])}", "tasks": [task.id for task in tasks]}
 
 
@@ -111,8 +129,20 @@ def _as_wished(task: NewTask, given: Mapping[str, Any]) -> NewTask:
     """The task with the dependencies, priority and times that the user gave; without, as it is."""
     after = [(int(parent), EdgeKind.DONE) for parent in given.get("after", ())]
     after += [(int(parent), EdgeKind.ENDED) for parent in given.get("after_ended", ())]
-    wishes = {key: given[key] for key in ("priority", "time_request_s", "time_limit_s") if given.get(key) is not None}
+    wishes: dict[str, Any] = {}
+    if given.get("priority") is not None:
+        wishes["priority"] = int(given["priority"])
+    for key in ("time_request_s", "time_limit_s"):
+        if given.get(key) is not None:
+            wishes[key] = _seconds(given[key])
     return replace(task, after=(*task.after, *after), **wishes)
+
+
+def _seconds(given: Any) -> float:
+    seconds = float(given)
+    if not 0.0 <= seconds < math.inf:
+        raise ValueError(f"{given!r} is no time")
+    return seconds
 
 
 def _add_labels(arguments: Mapping[str, Any], ledger: Ledger, turn: Turn) -> Answer:

@@ -132,17 +132,28 @@ def read_snapshot(folder: Folder) -> Snapshot | None:
         data = json.loads(folder.status.read_text())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise StorageError(
-            "the status is not readable", where=str(folder.status), next_step="`pilot doctor`"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder) from error
+    if not isinstance(data, dict):
+        raise _unreadable(folder)
     if data.pop("schema", None) != SCHEMA:
         raise StorageError(
             "the status was published by another version of pilot",
             where=str(folder.status),
             next_step="use the same version of pilot on the login node and in the allocation",
         )
-    return _snapshot(data)
+    try:
+        return _snapshot(data)
+    except (LookupError, TypeError) as error:
+        raise _unreadable(folder) from error
+
+
+def _unreadable(folder: Folder) -> StorageError:
+    return StorageError(
+        "the status is not readable",
+        where=str(folder.status),
+        next_step=f"remove {folder.status}: the pilot publishes it again",
+    )
 
 
 def _snapshot(data: dict[str, Any]) -> Snapshot:

@@ -13,7 +13,7 @@ from types import FrameType
 
 from db import pilot_table
 from db.engine import Writer, open_writer
-from db.errors import MissingError
+from db.errors import MissingError, StorageError
 from pilot import host
 from pilot.agent.agent import Agent
 from pilot.agent.comm import LocalComm
@@ -112,10 +112,18 @@ def apply_without_pilot(folder: Folder, config: Config, request: Request) -> Ans
         opened.ledger.load()
         with opened.ledger.turn(host.now()) as turn:
             answer = apply(request, opened.ledger, turn, None)
-        before = read_snapshot(folder)
-        last_pilot = None if before is None else before.pilot
+        last_pilot = _last_pilot(folder)
         Publisher(folder, opened.writer, opened.protocol, last_pilot).publish(opened.ledger)
         return answer
+
+
+def _last_pilot(folder: Folder) -> PilotStatus | None:
+    """The pilot that published last: a status that cannot be read must not undo what was asked and is done."""
+    try:
+        before = read_snapshot(folder)
+    except StorageError:
+        return None
+    return None if before is None else before.pilot
 
 
 def _demand_label_engine(opened: Opened) -> None:

@@ -83,6 +83,12 @@ class InitialTable(Table):
     eos_range: float = Field(0.06, gt=0, le=0.2, description="its lattice parameters reach from a(1−this) to a(1+this)")
     kpoints: Repeat | None = Field(None, description="k-grid of these cells; without it, from the engine's k-spacing")
 
+    @model_validator(mode="after")
+    def _differ(self) -> "InitialTable":
+        if self.strain == 0 and self.rattle == 0:
+            raise ValueError("strain and rattle are both 0: all cells would be the same, those of the holdout too")
+        return self
+
 
 class StageTable(Table):
     """One cell size; stages run one after another, from small to large. Give one [[stages]] table for each."""
@@ -95,6 +101,13 @@ class StageTable(Table):
     steps: int | None = Field(None, ge=1, description="MD steps of each exploration; without it, explore.steps")
     max_generations: int = Field(20, ge=1, description="after this many the stage ends as not converged")
     kpoints: Repeat | None = Field(None, description="k-grid of this stage; without it, from the engine's k-spacing")
+
+    @model_validator(mode="after")
+    def _once(self) -> "StageTable":
+        for name, values in (("temperatures", self.temperatures), ("pressures", self.pressures)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} has a value twice; `replicas` repeats explorations with other seeds")
+        return self
 
 
 class ExploreTable(Table):

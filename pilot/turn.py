@@ -150,6 +150,8 @@ class Turn:
                     f"task {task.id} is {task.state}: only failed or cancelled tasks can be tried again",
                     next_step=f"`pilot show {task.id}`; nothing was changed",
                 )
+            # all of them are looked at before the first is changed
+            self._reactor.demand_ended(task.id)
         # parents first, so that their children are held by them
         for task_id in sorted(tasks):
             self._memory.attempts_of[task_id] = attempt_table.count_attempts(self.connection, task_id)

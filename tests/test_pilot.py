@@ -20,7 +20,8 @@ from pilot.requests import Answer
 from pilot.snapshot import Snapshot, read_snapshot
 from pilot.supervisor import apply_without_pilot, run_pilot
 
-SLEEP = ["sleep", "600"]
+#: a time that no other test sleeps
+SLEEP = ["sleep", f"{600 + os.getpid() / 1e6:.6f}"]
 
 
 def given(*argv: str, **more: object) -> dict[str, object]:
@@ -201,7 +202,11 @@ def test_a_killed_command_runs_again_and_its_first_process_is_gone(
     folder: Folder, started: Callable[..., Started]
 ) -> None:
     marker = folder.root / "ran"
-    put(folder, "add", tasks=[given("sh", "-c", f"echo x >> {marker}; [ $(wc -l < {marker}) -gt 1 ] || sleep 600")])
+    put(
+        folder,
+        "add",
+        tasks=[given("sh", "-c", f"echo x >> {marker}; [ $(wc -l < {marker}) -gt 1 ] || " + " ".join(SLEEP))],
+    )
     pilot = started(folder)
     until(marker.exists)
     os.kill(pilot.process.pid, signal.SIGKILL)

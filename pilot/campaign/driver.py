@@ -19,10 +19,15 @@ from pilot.campaign import cells, criteria, planner
 from pilot.campaign.criteria import Decision, Sweep, Turn
 from pilot.campaign.files import publish_potential, read_selected, write_set
 from pilot.campaign.planner import Generation, Paths, Protocol
+from pilot.campaign.refusals import refuse_crystal, refuse_other_campaign
 from pilot.config import Config
 from pilot.folder import Folder
 from tasks import registry
 from tasks.protocol import Judgement
+
+
+#: A campaign whose newest generation says so has come to its end, until pilot.toml allows more.
+ENDS = frozenset({Turn.CONVERGED, Turn.NOT_CONVERGED, Turn.NOTHING_RAN})
 
 
 @dataclass(slots=True)
@@ -67,6 +72,7 @@ def protocol_of(config: Config, folder: Folder) -> Protocol | None:
         where = f"campaign.species or [label.{label.engine}] in {folder.config}"
         raise InputError("; ".join(wrong), where=where, next_step="mend it, then check with `pilot doctor`")
     unit = {name: cells.unit_cell(config.crystal, species, folder.root, name) for name in ("primitive", "conventional")}
+    refuse_crystal(unit["primitive"], species, config.train, folder)
     return Protocol(config, config.campaign, config.crystal, config.label, config.train, unit)
 
 
@@ -81,12 +87,13 @@ class Driver:
         """Begin the campaign, or go on where its last generation left it (pilot.toml may allow more now)."""
         moment = Moment(connection, at)
         history = dataset.read_generations(connection)
+        refuse_other_campaign(connection, self.folder, self.protocol, history)
         if not history:
             _insert(moment, planner.initial_generation(self.protocol))
             first = self._paths(0, 0, to_be_trained=True)
             _insert(moment, planner.exploring_generation(self.protocol, 0, 1, first))
             moment.follow_ups.said.append("the campaign begins: initial data, first potential, first exploration")
-        elif history[-1].outcome in {Turn.NOT_CONVERGED, Turn.NOTHING_RAN}:
+        elif history[-1].outcome in ENDS:
             self._try_to_go_on(moment, history)
         return moment.follow_ups
 
@@ -96,10 +103,10 @@ class Driver:
         decision = self._decide(last.stage, self._sweeps(history, last.stage))
         if decision.turn is Turn.NOTHING_RAN:
             decision = Decision(Turn.SAME_STAGE, "explored again, as nothing ran the last time")
-        if decision.turn is Turn.NOT_CONVERGED:
+        if decision.turn in {Turn.CONVERGED, Turn.NOT_CONVERGED}:
             return
         _note_decision(moment, last, decision)
-        self._go_on(moment, last, decision, self._newest_paths(moment.connection))
+        self._go_on(moment, last, decision, self._paths_after(moment.connection, last))
         moment.follow_ups.said.append(f"the campaign goes on: {decision.why}")
 
     def task_ended(
@@ -134,8 +141,10 @@ class Driver:
             return follow_ups
         label = self.protocol.label
         generation = dataset.read_generation(connection, generation_id)
-        # the initial data are whole: the holdout and the reference curve are among them
-        quorum = label.quorum if generation.number else 1.0
+        # the initial data are whole: the holdout and the reference curve are among them; and after the last
+        # generation there is no other fit that late labels could count in
+        whole = generation.number == 0 or generation.outcome in ENDS
+        quorum = 1.0 if whole else label.quorum
         said = criteria.progress_of_labels(total, done, failed, quorum=quorum, max_failed=label.max_failed)
         if said is criteria.Progress.TOO_MANY_FAILED:
             why = f"{failed} of {total} labels failed, more than label.max_failed = {label.max_failed:g} allows"
@@ -202,7 +211,8 @@ class Driver:
             moment.connection,
             Structure.from_json(task.spec["structure"]).content_hash(),
             judgement.label,
-            settings=self.protocol.label_settings(),
+            # those that it was planned with: pilot.toml may have changed since
+            settings=planner.settings_of(task.key) or self.protocol.label_settings(),
             attempt_id=attempt.id,
             at=moment.at,
         )
@@ -222,6 +232,8 @@ class Driver:
             _insert(moment, planner.learning_generation(self.protocol, stage, number, fresh, start))
             paths = self._paths(stage, number, to_be_trained=True)
         said = f"stage {stage + 1} generation {number}: {len(fresh)} selected; {decision.why}"
+        if not fresh and sweep["broke"]:
+            said += f"; nothing new is learned: {_why_nothing_selected(attempt)}"
         moment.follow_ups.said.append(said)
         self._go_on(moment, now, decision, paths)
 
@@ -255,10 +267,25 @@ class Driver:
         key = planner.key_of(TaskKind.TRAIN, stage, number) if to_be_trained else None
         return Paths(self.folder.potential(stage, number), self.folder.generation(stage, number), key)
 
+    def _paths_after(self, connection: Connection, last: dataset.Generation) -> Paths:
+        """Those of the potential that a generation still trains, else of the newest there is."""
+        train = progress.only_task(connection, last.id, TaskKind.TRAIN)
+        if train is None or train.state is TaskState.DONE:
+            return self._newest_paths(connection)
+        return self._paths(last.stage, last.number, to_be_trained=True)
+
     def _newest_paths(self, connection: Connection) -> Paths:
         newest = dataset.read_potentials(connection)[-1]
         generation = dataset.read_generation(connection, newest.generation)
         return self._paths(generation.stage, generation.number, to_be_trained=False)
+
+
+def _why_nothing_selected(attempt: Attempt) -> str:
+    facts = attempt.facts
+    return (
+        f"of {facts.get('candidates', 0)} candidates {facts.get('too_close', 0)} had atoms too close, "
+        f"{facts.get('bad_volume', 0)} a wrong volume, {facts.get('duplicates', 0)} were known"
+    )
 
 
 def _note_decision(moment: Moment, generation: dataset.Generation, decision: Decision) -> None:

@@ -135,7 +135,8 @@ def exploring_generation(protocol: Protocol, stage: int, number: int, paths: Pat
             + (f" #{r + 1}" if table.replicas > 1 else ""),
             spec=_explore_spec(protocol, table, cell, paths, {"temperature": t, "pressure": p})
             | {"seed": protocol.seed("explore", stage, number, t, str(p), r)},
-            key=f"s{stage}g{number}-explore-{t:g}-{'nvt' if p is None else f'{p:g}'}-{r}",
+            # ten digits: what differs in pilot.toml differs here
+            key=f"s{stage}g{number}-explore-{t:.10g}-{'nvt' if p is None else f'{p:.10g}'}-{r}",
             size=(table.steps or protocol.config.explore.steps) * len(cell.numbers),
             after=after,
         )
@@ -183,6 +184,12 @@ def _label_task(protocol: Protocol, candidate: Candidate, kpoints: list[int] | N
         key=f"label-{candidate.structure.content_hash()}-{protocol.label_settings()}",
         size=atoms,
     )
+
+
+def settings_of(key: str | None) -> str | None:
+    """The name of the settings with which a label task was planned; its spec may have been softened since."""
+    parts = (key or "").split("-", 2)
+    return parts[2] if len(parts) == 3 and parts[0] == TaskKind.LABEL else None
 
 
 def key_of(kind: TaskKind, stage: int, number: int) -> str:

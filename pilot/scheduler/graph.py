@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from db.errors import StateError
 from db.records import Edge, Task, Transition
-from db.states import TERMINAL, EdgeKind, Event, TaskKind, TaskState, Verdict, after, dooms, releases
+from db.states import TERMINAL, Event, TaskKind, TaskState, Verdict, after, dooms, releases
 from pilot.scheduler.ready import Ready, Shape
 
 
@@ -38,8 +38,12 @@ class Graph:
         self.entries: dict[int, Entry] = {}
         self.ready = Ready()
         self.counts: Counter[tuple[TaskKind, TaskState]] = Counter()
-        #: open tasks that can never start as things stand, with the parent that holds them back
-        self.doomed: dict[int, int] = {}
+        self._causes: dict[int, set[int]] = {}
+
+    @property
+    def doomed(self) -> dict[int, int]:
+        """Open tasks that can never start as things stand, each with a parent because of which."""
+        return {task_id: min(causes) for task_id, causes in self._causes.items()}
 
     def add(self, tasks: Iterable[Task], holding: Iterable[Edge]) -> None:
         """Add open tasks and the edges that hold them back.
@@ -60,6 +64,8 @@ class Graph:
             parent = self.entries.get(edge.parent)
             if parent is not None:
                 _lead_on(parent, edge)
+                if edge.parent in self._causes:
+                    self._mark_doomed(edge.child, edge.parent)
 
     def count(self, tasks: Iterable[Task]) -> None:
         """Count tasks that are new."""
@@ -113,6 +119,8 @@ class Graph:
             parent = self.entries.get(edge.parent)
             if parent is not None:
                 _lead_on(parent, edge)
+                if edge.parent in self._causes:
+                    self._mark_doomed(task.id, edge.parent)
         transitions += self._hold_children(entry, task.state, children)
         self.doom(needs)
         if entry.needs == 0:
@@ -130,8 +138,7 @@ class Graph:
                 child.needs += 1
             if child.state is TaskState.READY:
                 transitions.append(self._move(child, Event.HELD, f"task {entry.id} was revived"))
-            if self.doomed.get(edge.child) == entry.id:
-                self._pardon(edge.child)
+            self._pardon(edge.child, entry.id)
         return transitions
 
     def _move(self, entry: Entry, event: Event, detail: str = "") -> Transition:
@@ -148,17 +155,19 @@ class Graph:
 
     def _after_end(self, entry: Entry) -> list[Transition]:
         del self.entries[entry.id]
-        self.doomed.pop(entry.id, None)
+        self._causes.pop(entry.id, None)
         transitions: list[Transition] = []
         for edge in entry.children or ():
             child = self.entries.get(edge.child)
-            if child is None:
+            # one that did not wait any longer when its parent was revived is not held by it
+            if child is None or child.state is not TaskState.WAITING:
                 continue
-            if child.needs and releases(edge.kind, entry.state):
+            if releases(edge.kind, entry.state):
+                self._pardon(edge.child, entry.id)
                 child.needs -= 1
                 if child.needs == 0:
                     transitions.append(self._move(child, Event.RELEASED))
-            elif edge.kind is EdgeKind.DONE:
+            else:
                 self._mark_doomed(edge.child, entry.id)
         return transitions
 
@@ -167,18 +176,25 @@ class Graph:
         while stack:
             current, cause = stack.pop()
             entry = self.entries.get(current)
-            if entry is None or current in self.doomed:
+            if entry is None:
                 continue
-            self.doomed[current] = cause
-            stack += [(edge.child, current) for edge in entry.children or ()]
+            causes = self._causes.setdefault(current, set())
+            if not causes:
+                stack += [(edge.child, current) for edge in entry.children or ()]
+            causes.add(cause)
 
-    def _pardon(self, task_id: int) -> None:
-        stack = [task_id]
+    def _pardon(self, task_id: int, cause: int) -> None:
+        """A parent dooms a task no longer; when none does, neither does the task those behind it."""
+        stack = [(task_id, cause)]
         while stack:
-            current = stack.pop()
-            self.doomed.pop(current, None)
-            entry = self.entries.get(current)
-            stack += [e.child for e in (entry.children if entry else None) or () if self.doomed.get(e.child) == current]
+            current, parent = stack.pop()
+            causes = self._causes.get(current)
+            if causes is None:
+                continue
+            causes.discard(parent)
+            if not causes:
+                del self._causes[current]
+                stack += [(edge.child, current) for edge in self.entries[current].children or ()]
 
 
 def _lead_on(entry: Entry, edge: Edge) -> None:

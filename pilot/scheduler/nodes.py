@@ -111,6 +111,10 @@ class Pool:
         """Cores of all nodes."""
         return sum(len(node.cores) for node in self.nodes.values())
 
+    def is_full(self) -> bool:
+        """Whether no node has a free core: nothing can start, whatever it asks for."""
+        return not any(node.free_cores for node in self.nodes.values())
+
     def busy_cores(self) -> int:
         """Cores that slots hold."""
         return sum(len(node.cores) - len(node.free_cores) for node in self.nodes.values())

@@ -55,6 +55,9 @@ def choose(ready: Ready, pool: Pool, times: Times, running: Mapping[int, Running
         clock: now, and how long there is.
     """
     placements: list[Placement] = []
+    # the usual case of a loop that is asked often: then the shapes need not be put in order
+    if pool.is_full():
+        return placements
     busy = dict(running)
     reservation: Reservation | None = None
     for shape in _in_order(ready, times, clock):

@@ -137,16 +137,25 @@ class Reactor:
             outcome.transitions += self.graph.change(task_id, Event.CANCELLED, reason)
         return outcome
 
+    def demand_ended(self, task_id: int) -> None:
+        """Make sure that no attempt of a task holds a slot any more.
+
+        Raises:
+            StateError: its last attempt still is being ended.
+        """
+        if task_id in self.running:
+            raise StateError(
+                f"task {task_id} is still being ended",
+                next_step=f"`pilot retry {task_id}` again in a moment; nothing was changed",
+            )
+
     def revive(self, task: Task, needs: Iterable[tuple[Edge, TaskState]], children: Iterable[Edge]) -> Outcome:
         """Give a failed or cancelled task a fresh budget and another life.
 
         Raises:
             StateError: it neither failed nor was cancelled, or its last attempt still is being ended.
         """
-        if task.id in self.running:
-            raise StateError(
-                f"task {task.id} is still being ended", next_step=f"`pilot retry {task.id}` again in a moment"
-            )
+        self.demand_ended(task.id)
         transitions = self.graph.revive(task, list(needs), list(children))
         return Outcome(transitions, tries={task.id: {}})
 

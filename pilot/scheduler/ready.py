@@ -4,6 +4,7 @@ A hundred thousand labels ask for the same thing: grouped, a decision costs the 
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,18 +29,26 @@ class Ready:
     def __init__(self) -> None:
         self._heaps: dict[Shape, list[int]] = {}
         self._shape_of: dict[int, Shape] = {}
+        self._counts: Counter[Shape] = Counter()
 
     def __len__(self) -> int:
         return len(self._shape_of)
 
     def add(self, task_id: int, shape: Shape) -> None:
         """A task has become ready."""
+        self.remove(task_id)
         self._shape_of[task_id] = shape
+        self._counts[shape] += 1
         heapq.heappush(self._heaps.setdefault(shape, []), task_id)
 
     def remove(self, task_id: int) -> None:
         """A task is no longer ready; its place in the heap is skipped when it comes up."""
-        self._shape_of.pop(task_id, None)
+        shape = self._shape_of.pop(task_id, None)
+        if shape is None:
+            return
+        self._counts[shape] -= 1
+        if not self._counts[shape]:
+            del self._counts[shape]
 
     def shapes(self) -> Iterator[Shape]:
         """The shapes that have a ready task."""
@@ -58,5 +67,5 @@ class Ready:
         return None
 
     def count(self, shape: Shape) -> int:
-        """How many tasks of a shape there are at most (removed ones may still count)."""
-        return len(self._heaps.get(shape, ()))
+        """How many tasks of a shape there are."""
+        return self._counts[shape]

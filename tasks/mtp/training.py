@@ -45,6 +45,8 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     begin = host.monotonic()
     symbols = symbols_of(spec)
     species = numbers_of(symbols)
+    if not spec.get("train"):
+        raise InputError("nothing is labelled that could be trained on", next_step="`pilot retry --failed` when mended")
     pairs = read_labelled(root / spec["train"], symbols)
     holdout = read_labelled(root / spec["holdout"], symbols) if spec.get("holdout") else []
     weights = Weights(**{name: float(value) for name, value in (spec.get("weights") or {}).items()})

@@ -25,7 +25,6 @@ from pilot.folder import Folder
 from tasks import registry
 from tasks.protocol import Judgement
 
-
 #: A campaign whose newest generation says so has come to its end, until pilot.toml allows more.
 ENDS = frozenset({Turn.CONVERGED, Turn.NOT_CONVERGED, Turn.NOTHING_RAN})
 

@@ -1,6 +1,6 @@
 """The lease: at most one process writes in a campaign folder.
 
-The file is made with O_CREAT|O_EXCL and names its holder. It is taken over only from a holder that is known to
+The file is made by a link, which fails where there is one already, and names its holder. It is taken over only from a holder that is known to
 be gone: on this machine by its process, elsewhere never by guessing. A file lock helps two starts on one
 machine to take turns but is not what we trust; nor is it needed that it works. Behind all this stands the epoch
 in the database, which every transaction checks (facts on SQLite and shared file systems).
@@ -219,20 +219,16 @@ def _create(folder: Folder, purpose: str) -> Holder:
         since=now,
         heartbeat=now,
     )
+    beside = folder.lease.with_name(f"lease.{holder.nonce}.new")
     try:
-        descriptor = os.open(folder.lease, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o664)
+        # a link is made or refused in one step, and what it shows is whole: nobody ever reads half a lease
+        write_whole(beside, json.dumps(asdict(holder)))
+        os.link(beside, folder.lease)
     except FileExistsError:
         other = read_holder(folder)
         raise held(other or holder, folder) from None
     except OSError as error:
         raise storage_error(error, folder.lease) from error
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(asdict(holder)))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        # an empty lease would keep everybody out
-        folder.lease.unlink(missing_ok=True)
-        raise storage_error(error, folder.lease) from error
+    finally:
+        beside.unlink(missing_ok=True)
     return holder

@@ -79,7 +79,17 @@ def begun(connection: Connection, driver: Driver) -> None:
     epoch = pilot_table.begin_pilot(connection, host="here", pid=1, job_id=None, at=1.0)
     train_id = task_of_key(connection, "s0g0-train").id
     attempts = [
-        Attempt(id=1, task_id=train_id, pilot_id=epoch, number=1, node="n", cores=(0,), directory="a", started_at=1.0)
+        Attempt(
+            id=1,
+            task_id=train_id,
+            pilot_id=epoch,
+            number=1,
+            node="n",
+            cores=(0,),
+            gpus=(),
+            directory="a",
+            started_at=1.0,
+        )
     ]
     attempt_table.record_starts(connection, attempts)
     initial, first = dataset.read_generations(connection)
@@ -135,7 +145,9 @@ def test_a_label_has_the_settings_that_it_was_planned_with(connection: Connectio
     begun(connection, before)
     task = next(t for t in labels_of(connection) if "initial train 1" in t.name)
     connection.execute(attempt_rows.update().values(task_id=task.id))
-    attempt = Attempt(id=1, task_id=task.id, pilot_id=1, number=1, node="n", cores=(0,), directory="a", started_at=1.0)
+    attempt = Attempt(
+        id=1, task_id=task.id, pilot_id=1, number=1, node="n", cores=(0,), gpus=(), directory="a", started_at=1.0
+    )
     label = Label(1.0, tuple((0.0, 0.0, 0.0) for _ in task.spec["structure"]["numbers"]))
     after = driver_of(tmp_path, OTHER_LABELS)
     assert after.protocol.label_settings() != before.protocol.label_settings()
@@ -161,7 +173,6 @@ def test_the_last_fit_waits_for_all_its_labels(
     first = dataset.read_generations(connection)[-1]
     dataset.note_generation(connection, first.id, {}, outcome=turn, at=1.0)
     mine = [task.id for task in labels_of(connection) if task.generation == first.id]
-    connection.exec_driver_sql("DROP TRIGGER IF EXISTS task_transitions")
     connection.execute(tasks.update().where(tasks.c.id.in_(mine[:2])).values(state=TaskState.RUNNING))
     connection.execute(tasks.update().where(tasks.c.id.in_(mine[:2])).values(state=TaskState.DONE))
     assert bool(driver.labels_changed(connection, first.id, 2.0).release) is released

@@ -157,7 +157,7 @@ def test_elements_that_there_are_not(typed: Typist) -> None:
 
 def test_radii_that_do_not_fit_the_crystal(typed: Typist) -> None:
     typed.folder.config.write_text(CAMPAIGN.replace("2.0", "3.0"))
-    assert "min_dist is not below the crystal's own nearest distance" in " ".join(typed("doctor", code=3).out.split())
+    assert "not between train.min_dist and max_dist" in " ".join(typed("doctor", code=3).out.split())
 
 
 def test_export_before_there_is_anything(typed: Typist) -> None:

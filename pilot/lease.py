@@ -1,9 +1,9 @@
 """The lease: at most one process writes in a campaign folder.
 
-The file is made by a link, which fails where there is one already, and names its holder. It is taken over only from
-a holder that is known to be gone: on this machine by its process, elsewhere never by guessing. A file lock helps two
-starts on one machine to take turns but is not what we trust; nor is it needed that it works. Behind all this stands the epoch
-in the database, which every transaction checks (facts on SQLite and shared file systems).
+The file is made by a link, which fails where there is one already, and names its holder. It is taken over only
+from a holder that is known to be gone: on this machine by its process, elsewhere never by guessing. A file lock
+helps two starts on one machine to take turns but is not what we trust; nor is it needed that it works. Behind all
+this stands the epoch in the database, which every transaction checks (facts on SQLite and shared file systems).
 """
 
 import contextlib

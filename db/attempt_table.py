@@ -1,11 +1,11 @@
 """Attempts and events: what was started, what became of it, and what happened when."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from db.records import Attempt, Task
-from db.rows import attempt_of_row, pieces, task_of_row
+from db.rows import attempt_of_row, task_of_row
 from db.schema import attempts, events, tasks
 from db.states import TERMINAL, TaskKind, TaskState, Verdict
 
@@ -70,15 +70,6 @@ def read_running_attempts(connection: Connection) -> list[Attempt]:
     return [attempt_of_row(row) for row in connection.execute(question)]
 
 
-def read_done_attempts(connection: Connection, task_ids: Iterable[int]) -> dict[int, Attempt]:
-    """For each task that is done, the attempt that succeeded."""
-    found: dict[int, Attempt] = {}
-    for piece in pieces(task_ids):
-        question = select(attempts).where(attempts.c.task_id.in_(piece), attempts.c.verdict == Verdict.DONE)
-        found |= {row.task_id: attempt_of_row(row) for row in connection.execute(question)}
-    return found
-
-
 def count_attempts_of_open_tasks(connection: Connection) -> dict[int, int]:
     """How many attempts each task has had that has not ended; tasks without any are left out."""
     question = (
@@ -126,11 +117,6 @@ def read_latest_failures(connection: Connection, limit: int) -> list[tuple[Task,
         .limit(limit)
     )
     return [(task_of_row(row), f"{row.verdict}: {row.reason}") for row in connection.execute(question)]
-
-
-def record_event(connection: Connection, event: str, at: float, pilot_id: int | None, detail: str = "") -> None:
-    """Write an event that concerns no single task."""
-    connection.execute(insert(events).values(at=at, pilot_id=pilot_id, event=event, detail=detail))
 
 
 def read_events(connection: Connection, task_id: int) -> list[tuple[float, str, str]]:

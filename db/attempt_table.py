@@ -36,6 +36,7 @@ def record_starts(connection: Connection, started: Sequence[Attempt]) -> None:
                     "gpus": list(a.gpus),
                     "directory": a.directory,
                     "started_at": a.started_at,
+                    "others": [share.to_json() for share in a.others],
                     "facts": {},
                 }
                 for a in started

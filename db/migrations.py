@@ -9,7 +9,16 @@ from sqlalchemy import Connection
 from db.errors import StorageError
 from db.schema import VERSION, metadata, triggers
 
-STEPS: dict[int, tuple[str, ...]] = {}
+STEPS: dict[int, tuple[str, ...]] = {
+    # allocations of many nodes: what a pilot had of them, and what an attempt holds beyond its first node
+    1: (
+        "ALTER TABLE pilots ADD COLUMN seen_at FLOAT",
+        "ALTER TABLE pilots ADD COLUMN nodes JSON DEFAULT '{}' NOT NULL",
+        "ALTER TABLE pilots ADD COLUMN reserved_core_s FLOAT DEFAULT '0' NOT NULL",
+        "ALTER TABLE tasks ADD COLUMN nodes INTEGER DEFAULT '1' NOT NULL CHECK (nodes >= 1)",
+        "ALTER TABLE attempts ADD COLUMN others JSON DEFAULT '[]' NOT NULL",
+    ),
+}
 
 
 def create(connection: Connection) -> None:

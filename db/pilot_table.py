@@ -1,11 +1,12 @@
 """Pilots, the identity of the folder, and the requests that were applied."""
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from db.schema import meta, pilots, requests
+from db.schema import attempts, meta, pilots, requests
 from db.states import PilotState
 
 
@@ -24,11 +25,15 @@ def campaign_id(connection: Connection) -> str:
 
 
 def begin_pilot(connection: Connection, *, host: str, pid: int, job_id: str | None, at: float) -> int:
-    """Record a new pilot; whoever was active before is lost. Returns its id, the epoch."""
+    """Record a new pilot; whoever was active before is lost, when it was last seen. Returns its id, the epoch."""
     connection.execute(
         update(pilots)
         .where(pilots.c.state.in_([PilotState.ACTIVE, PilotState.DRAINING]))
-        .values(state=PilotState.LOST, ended_at=at, reason="it ended without a word")
+        .values(
+            state=PilotState.LOST,
+            ended_at=func.coalesce(pilots.c.seen_at, pilots.c.started_at),
+            reason="it ended without a word",
+        )
     )
     row = {"state": PilotState.ACTIVE, "host": host, "pid": pid, "job_id": job_id, "started_at": at}
     made = connection.execute(insert(pilots).values(row))
@@ -62,3 +67,27 @@ def answer_of(connection: Connection, request_id: str) -> dict[str, Any] | None:
     """The answer to a request that was applied before, or None."""
     found = connection.execute(select(requests.c.answer).where(requests.c.id == request_id)).scalar_one_or_none()
     return None if found is None else dict(found)
+
+
+def record_seen(
+    connection: Connection, epoch: int, *, at: float, nodes: Mapping[str, int], reserved_core_s: float
+) -> None:
+    """Record that a pilot lives, its nodes with their cores, and how much core-time it has held so far."""
+    values = {"seen_at": at, "nodes": dict(nodes), "reserved_core_s": reserved_core_s}
+    connection.execute(update(pilots).where(pilots.c.id == epoch).values(values))
+
+
+def core_time_by_verdict(connection: Connection) -> dict[int, dict[str, float]]:
+    """For each pilot, by verdict, the core-seconds that attempts have held; "" stands for attempts under way.
+
+    A multi-node attempt counts all its cores. The time is that of the clock on the wall, from start to end.
+    """
+    elsewhere = func.json_each(attempts.c.others).table_valued("value", joins_implicitly=True)
+    others = select(func.sum(func.json_array_length(elsewhere.c.value, "$.cores"))).scalar_subquery()
+    cores = func.json_array_length(attempts.c.cores) + func.coalesce(others, 0)
+    spent = func.sum(cores * func.coalesce(attempts.c.wall_s, 0.0))
+    question = select(attempts.c.pilot_id, attempts.c.verdict, spent).group_by(attempts.c.pilot_id, attempts.c.verdict)
+    found: dict[int, dict[str, float]] = {}
+    for pilot_id, verdict, core_s in connection.execute(question):
+        found.setdefault(pilot_id, {})[verdict or ""] = float(core_s or 0.0)
+    return found

@@ -18,24 +18,50 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one attempt holds on one node while it runs.
+    """What one attempt holds while it runs.
 
     Attributes:
-        ranks: MPI processes.
+        ranks: MPI processes of the whole attempt.
         threads: cores of each rank.
-        gpus: GPUs of the whole attempt.
-        memory_mb: memory of the whole attempt; 0 means "its share by cores".
+        gpus: GPUs on each of its nodes.
+        memory_mb: memory on each of its nodes; 0 means "its share by cores".
+        nodes: over so many nodes the ranks are spread, as many on each.
     """
 
     ranks: int = 1
     threads: int = 1
     gpus: int = 0
     memory_mb: int = 0
+    nodes: int = 1
 
     @property
     def cores(self) -> int:
         """Cores of the whole attempt."""
         return self.ranks * self.threads
+
+    @property
+    def cores_per_node(self) -> int:
+        """Cores on each of its nodes."""
+        return self.cores // self.nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one attempt holds on one node; cores and GPUs as that node numbers them."""
+
+    node: str
+    cores: tuple[int, ...]
+    gpus: tuple[int, ...] = ()
+    memory_mb: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        return {"node": self.node, "cores": list(self.cores), "gpus": list(self.gpus), "memory_mb": self.memory_mb}
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Share":
+        """The inverse of :meth:`to_json`."""
+        return cls(str(data["node"]), tuple(data["cores"]), tuple(data["gpus"]), int(data["memory_mb"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +145,9 @@ class Transition:
 class Attempt:
     """One execution of a task.
 
-    Times are seconds since 1970 UTC; ``ended_at`` is None while it runs. ``facts`` are small numbers that
-    the engine read off the run (energy, number of SCF steps, highest γ, …).
+    ``node``, ``cores`` and ``gpus`` are where its head runs; ``others`` is what it holds on further nodes. Times are
+    seconds since 1970 UTC; ``ended_at`` is None while it runs. ``facts`` are small numbers that the engine
+    read off the run (energy, number of SCF steps, highest γ, …).
     """
 
     id: int
@@ -132,6 +159,7 @@ class Attempt:
     gpus: tuple[int, ...]
     directory: str
     started_at: float
+    others: tuple[Share, ...] = ()
     ended_at: float | None = None
     verdict: Verdict | None = None
     reason: str = ""

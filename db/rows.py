@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Row
 
-from db.records import Attempt, NewTask, Resources, Task
+from db.records import Attempt, NewTask, Resources, Share, Task
 from db.states import TaskKind, TaskState, Verdict
 
 #: SQLite allows 32766 variables in a statement; questions by id go in pieces of this size.
@@ -56,6 +56,7 @@ def row_of_task(task: Task) -> dict[str, Any]:
         "threads": task.resources.threads,
         "gpus": task.resources.gpus,
         "memory_mb": task.resources.memory_mb,
+        "nodes": task.resources.nodes,
         "size": task.size,
         "time_request_s": task.time_request_s,
         "time_limit_s": task.time_limit_s,
@@ -76,7 +77,7 @@ def task_of_row(row: Row[Any], *, with_spec: bool = True) -> Task:
         spec=row.spec if with_spec else {},
         key=row.key,
         priority=row.priority,
-        resources=Resources(row.ranks, row.threads, row.gpus, row.memory_mb),
+        resources=Resources(row.ranks, row.threads, row.gpus, row.memory_mb, row.nodes),
         size=row.size,
         time_request_s=row.time_request_s,
         time_limit_s=row.time_limit_s,
@@ -98,6 +99,7 @@ def attempt_of_row(row: Row[Any]) -> Attempt:
         gpus=tuple(row.gpus),
         directory=row.directory,
         started_at=row.started_at,
+        others=tuple(Share.from_json(share) for share in row.others),
         ended_at=row.ended_at,
         verdict=None if row.verdict is None else Verdict(row.verdict),
         reason=row.reason,

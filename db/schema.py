@@ -22,7 +22,7 @@ from sqlalchemy import (
 from db.states import TRANSITIONS, EdgeKind, Event, PilotState, TaskKind, TaskState, Verdict
 
 #: The version that this code reads and writes; a step up is a function in ``db.migrations``.
-VERSION = 1
+VERSION = 2
 
 metadata = MetaData()
 
@@ -50,6 +50,9 @@ pilots = Table(
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
     Column("reason", String, nullable=False, server_default=""),
+    Column("seen_at", Float),
+    Column("nodes", JSON, nullable=False, server_default="{}"),
+    Column("reserved_core_s", Float, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
 
@@ -88,6 +91,7 @@ tasks = Table(
     Column("generation", Integer, ForeignKey("generations.id")),
     Column("added_at", Float, nullable=False),
     Column("tries", JSON, nullable=False),
+    Column("nodes", Integer, CheckConstraint("nodes >= 1"), nullable=False, server_default="1"),
     sqlite_autoincrement=True,
 )
 Index("tasks_by_state", tasks.c.state)
@@ -125,6 +129,7 @@ attempts = Table(
     Column("cpu_s", Float),
     Column("peak_mb", Float),
     Column("facts", JSON, nullable=False),
+    Column("others", JSON, nullable=False, server_default="[]"),
     UniqueConstraint("task_id", "number"),
     CheckConstraint("(ended_at IS NULL) = (verdict IS NULL)"),
     sqlite_autoincrement=True,

@@ -9,8 +9,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 DEMO := demo
+# each MPI in an environment of its own, as each brings an mpirun; for tests only
+MPIS := .venv-mpi
+openmpi5 := openmpi>=5,<6
+mpich := mpich>=5
+impi := impi-rt>=2021
 
-.PHONY: help demo test engines clean
+.PHONY: help demo test engines mpis slurm clean
 
 help:
 	@echo "make demo    a small-cell training campaign for lithium, with real engines, about 10 minutes"
@@ -27,7 +32,7 @@ demo: $(VENV)/.installed engines
 	@echo "The results are in $(DEMO)/results; 'pilot show' and 'pilot log' tell of each task:"
 	@echo "    $(BIN)/pilot show 1 --folder $(DEMO)"
 
-test: $(VENV)/.tested engines
+test: $(VENV)/.tested engines mpis slurm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -56,5 +61,26 @@ engines:
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
 	    quantum-espresso quantum-espresso-data openmpi-bin
 
+# an MPI that cannot be had here is no mistake: its tests are skipped, and say so
+mpis: $(MPIS)/openmpi5/.installed $(MPIS)/mpich/.installed $(MPIS)/impi/.installed
+
+$(MPIS)/%/.installed: | $(VENV)/bin/python
+	@$(BIN)/python -m venv $(MPIS)/$* && \
+	    $(MPIS)/$*/bin/python -m pip install --quiet --disable-pip-version-check '$($*)' mpi4py && touch $@ || \
+	    echo "no wheel of $($*) could be installed: the tests of that MPI are skipped"
+
+# a real cluster for tests: they start one of their own on this machine, and leave /etc/slurm as it is. Without systemd
+# a package may fail to start its daemon; nobody needs that one, so what counts is that the programs are there
+slurm:
+	@there() { PATH="$$PATH:/usr/sbin:/sbin"; \
+	    command -v slurmctld && command -v slurmd && command -v sbatch && command -v munged; }; \
+	if there >/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+	    echo "slurmctld, slurmd, sbatch or munged is not on PATH, and there is no apt-get here:"; \
+	    echo "the tests on a real SLURM cluster are skipped until you install SLURM and MUNGE"; exit 0; fi; \
+	$(SUDO) apt-get update && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends slurm-wlm munge; \
+	there >/dev/null || { echo "slurm-wlm and munge could not be installed: see above"; exit 1; }
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(MPIS) $(DEMO)

@@ -18,7 +18,8 @@ from db.states import TaskKind
 from pilot import host
 from pilot.config import Config, read_config
 from pilot.folder import Folder
-from pilot.supervisor import open_folder, run_pilot
+from pilot.opening import held_folder, open_database
+from pilot.supervisor import run_pilot
 
 SLOTS = 8
 
@@ -56,7 +57,11 @@ def rate_of_pilot(place: Path, count: int) -> float:
 def add(folder: Folder, config: Config, count: int) -> None:
     """Insert the tasks."""
     spec = {"argv": ["/bin/true"], "cwd": None, "env": {}, "mpi": False, "shell": False}
-    with open_folder(folder, config, "benchmark") as opened, opened.ledger.turn(host.now()) as turn:
+    with (
+        held_folder(folder, "benchmark") as lease,
+        open_database(folder, config, lease) as opened,
+        opened.ledger.turn(host.now()) as turn,
+    ):
         turn.add([NewTask(TaskKind.COMMAND, "command", "true", spec) for _ in range(count)])
 
 

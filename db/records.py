@@ -170,6 +170,11 @@ class Attempt:
     peak_mb: float | None = None
     facts: Json = field(default_factory=dict)
 
+    @property
+    def all_cores(self) -> int:
+        """How many cores it holds on all its nodes together."""
+        return len(self.cores) + sum(len(share.cores) for share in self.others)
+
 
 @dataclass(frozen=True, slots=True)
 class Structure:

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +33,8 @@ class Holder:
         process_start: start of the process in ticks since boot: a reused pid is another process.
         purpose: "run", or the command that borrowed the folder for a moment.
         heartbeat: when it last said that it lives, seconds since 1970.
+        restart: how often SLURM had queued its job again.
+        cluster: SLURM's name of the cluster: two may share a disk, and both have a job 123.
     """
 
     nonce: str
@@ -45,6 +47,8 @@ class Holder:
     since: float
     heartbeat: float
     epoch: int = 0
+    restart: int = 0
+    cluster: str = ""
 
     def is_gone(self) -> bool | None:
         """Whether the holder is known to be dead; None when that cannot be known from here."""
@@ -81,17 +85,25 @@ class Lease:
         """
         current = read_holder(self._folder)
         if current is None or current.nonce != self.holder.nonce:
-            raise LostLeaseError(
-                "the lease of this folder was taken by another pilot",
-                where=str(self._folder.lease),
-                next_step="nothing: this one stops without writing",
-            )
+            raise _lost(self._folder)
 
     def release(self) -> None:
         """Give the lease back."""
         with contextlib.suppress(LostLeaseError, StorageError, FileNotFoundError):
             self.demand()
             self._folder.lease.unlink()
+
+
+def lease_of(folder: Folder, nonce: str) -> Lease:
+    """The lease that another process of this pilot has taken.
+
+    Raises:
+        LostLeaseError: somebody else holds it now.
+    """
+    holder = read_holder(folder)
+    if holder is None or holder.nonce != nonce:
+        raise _lost(folder)
+    return Lease(folder, holder)
 
 
 def read_holder(folder: Folder) -> Holder | None:
@@ -112,6 +124,14 @@ def read_holder(folder: Folder) -> Holder | None:
         raise _unreadable(folder) from error
 
 
+def _lost(folder: Folder) -> LostLeaseError:
+    return LostLeaseError(
+        "the lease of this folder was taken by another pilot",
+        where=str(folder.lease),
+        next_step="nothing: this one stops without writing",
+    )
+
+
 def _unreadable(folder: Folder) -> StorageError:
     return StorageError(
         "the lease file is not readable",
@@ -126,8 +146,18 @@ def living_holder(folder: Folder) -> Holder | None:
     return None if holder is None or holder.is_gone() else holder
 
 
-def take_lease(folder: Folder, purpose: str) -> Lease:
+def no_idea(_holder: Holder) -> bool | None:
+    """Nobody knows whether a holder on another machine is dead."""
+    return None
+
+
+def take_lease(folder: Folder, purpose: str, job_is_over: Callable[[Holder], bool | None] = no_idea) -> Lease:
     """Become the only writer of the folder.
+
+    Args:
+        folder: the campaign folder.
+        purpose: "run", or the command that borrows the folder for a moment.
+        job_is_over: asked of a holder on another machine: is it dead? None: that cannot be known.
 
     Raises:
         HeldError: another process holds it, or may.
@@ -140,7 +170,8 @@ def take_lease(folder: Folder, purpose: str) -> Lease:
     with _one_at_a_time(folder.lock):
         holder = read_holder(folder)
         if holder is not None:
-            if not holder.is_gone():
+            gone = holder.is_gone()
+            if not (job_is_over(holder) if gone is None else gone):
                 raise held(holder, folder)
             _put_aside(folder, holder)
         return Lease(folder, _create(folder, purpose))
@@ -218,6 +249,8 @@ def _create(folder: Folder, purpose: str) -> Holder:
         purpose=purpose,
         since=now,
         heartbeat=now,
+        restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        cluster=os.environ.get("SLURM_CLUSTER_NAME", ""),
     )
     beside = folder.lease.with_name(f"lease.{holder.nonce}.new")
     try:

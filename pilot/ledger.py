@@ -26,6 +26,8 @@ class Ledger:
     def __init__(self, folder: Folder, writer: Writer, reactor: Reactor, driver: Driver | None) -> None:
         self._writer = writer
         self._memory = Memory(folder, reactor, driver)
+        #: nodes that were written off, with the reason
+        self.lost: dict[str, str] = {}
 
     @property
     def reactor(self) -> Reactor:
@@ -68,7 +70,18 @@ class Ledger:
 
     def node_joined(self, node: Node) -> None:
         """A node may be used from now on."""
+        self.lost.pop(node.name, None)
         self.reactor.node_joined(node)
+
+    def node_lost(self, name: str, why: str) -> list[int]:
+        """A node is gone: the attempts under way that hold something there, for the caller to end."""
+        self.lost[name] = why
+        self.reactor.node_lost(name)
+        return [
+            attempt_id
+            for attempt_id, entry in self.running.items()
+            if name in (entry.attempt.node, *(share.node for share in entry.attempt.others))
+        ]
 
 
 def _latest_folder(folder: Folder) -> int:

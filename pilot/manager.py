@@ -5,23 +5,25 @@ moment leaves a database from which the next pilot goes on.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from db import pilot_table
 from db.engine import Writer
-from db.states import PilotState, Verdict
+from db.states import PilotState, TaskKind, Verdict
 from pilot import drain, host, mailbox
 from pilot.agent.comm import Comm
 from pilot.agent.journal import ends_file, forget_before, read_ends
 from pilot.agent.judging import judge
-from pilot.agent.messages import Ended, Hello, Start, Stop, ToManager, Trouble
+from pilot.agent.messages import Ended, Gone, Hello, Start, Stop, Sweep, ToManager, Trouble
 from pilot.drain import Drain, Phase
+from pilot.durations import say_duration
 from pilot.folder import Folder
 from pilot.lease import Lease
 from pilot.ledger import Ledger
 from pilot.mailbox import Request
+from pilot.orders import DrainOrder, EndOrder, Orders
 from pilot.publisher import Publisher
 from pilot.requests import Steering, apply
 from pilot.scheduler.nodes import Node
@@ -35,6 +37,8 @@ log = logging.getLogger("pilot")
 #: The longest wait for messages; requests are looked for as often.
 WAIT_S = 0.25
 BEAT_S = 10.0
+#: So long the manager waits for all agents before it begins with those that are there.
+GREET_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +48,22 @@ class Terms:
     Attributes:
         cores: so many of a node's cores; None for all. More than it has: its tasks share cores and are not pinned.
         memory_mb: so much of a node's memory at most; None for all.
+        starts_at: when the allocation was granted, seconds since 1970; None: when the pilot began.
         ends_at: when everything must be over, seconds since 1970; None if nothing ends it.
         drain_wait_s: how long running tasks may go on when draining without a known end.
         soft_stop_s: how long a task gets to stop in its own way.
+        launchers: the MPI launcher of some kinds of tasks.
+        launcher: that of all others.
     """
 
     cores: int | None = None
     memory_mb: int | None = None
+    starts_at: float | None = None
     ends_at: float | None = None
     drain_wait_s: float = 600.0
     soft_stop_s: float = 20.0
+    launchers: Mapping[TaskKind, str] = field(default_factory=dict)
+    launcher: str = "auto"
 
 
 @dataclass(slots=True)
@@ -66,6 +76,7 @@ class Shared:
     ledger: Ledger
     comm: Comm
     publisher: Publisher
+    orders: Orders = field(default_factory=Orders)
     terms: Terms = field(default_factory=Terms)
 
 
@@ -81,15 +92,11 @@ class Manager:
         self._publisher = shared.publisher
         self._terms = shared.terms
         self._drain: Drain | None = None
-        self._asked: list[tuple[str, bool]] = []
+        self._orders = shared.orders
         self._unpinned: set[str] = set()
         self._strangers: set[str] = set()
         self._beat_at = float("-inf")
         self._steering = Steering(self._begin_drain, self._resume)
-
-    def ask_drain(self, why: str, *, at_once: bool = False) -> None:
-        """Drain from the next turn on. Safe in a signal handler."""
-        self._asked.append((why, at_once))
 
     def run(self) -> str:
         """Work until there is nothing left to do or the drain is over; says in words why it ended.
@@ -101,7 +108,7 @@ class Manager:
         self._recover()
         while True:
             messages = self._comm.receive(WAIT_S)
-            self._hear_signals()
+            self._obey()
             self._hear(messages)
             self._on_time()
             ended = self._why_over()
@@ -111,32 +118,59 @@ class Manager:
     def _greet(self) -> None:
         """Wait for the agents; one speaks when its node is swept clean of what dead pilots left running."""
         awaited = set(self._comm.nodes())
-        while awaited:
+        deadline = host.monotonic() + GREET_S
+        while awaited and self._drain is None and (host.monotonic() < deadline or not self._ledger.reactor.pool.nodes):
             for name, message in self._comm.receive(WAIT_S):
-                if isinstance(message, Hello):
-                    self._node_joined(message)
-                    awaited.discard(name)
-            if self._asked:
-                return
+                awaited.discard(name)
+                self._hear_of_node(message)
+            self._obey()
+        if awaited and self._drain is None:
+            log.warning("nothing has been heard yet of %s: beginning without", ", ".join(sorted(awaited)))
+
+    def _hear_of_node(self, message: ToManager) -> list[Ended]:
+        """A node has joined, is lost, or in trouble; the attempts that ended with it."""
+        match message:
+            case Hello():
+                self._node_joined(message)
+            case Gone():
+                return self._node_gone(message)
+            case Trouble():
+                log.warning("node %s: %s", message.node, message.text)
+        return []
 
     def _node_joined(self, hello: Hello) -> None:
-        cores = hello.cores[: self._terms.cores]
-        if self._terms.cores and self._terms.cores > len(hello.cores):
-            log.warning("node %s has %d cores: nothing is pinned", hello.node, len(hello.cores))
+        cores, domains = hello.cores[: self._terms.cores], hello.domains
+        more = self._terms.cores is not None and self._terms.cores > len(hello.cores)
+        if more:
+            cores = tuple(range(self._terms.cores or 0))
+        if more or not hello.pinned:
+            log.warning("node %s: its cores are only counted, nothing is pinned to them", hello.node)
             self._unpinned.add(hello.node)
-            cores = tuple(range(self._terms.cores))
+            domains = ()
         memory = min(hello.memory_mb, self._terms.memory_mb or hello.memory_mb)
-        self._ledger.node_joined(Node(hello.node, cores, memory, hello.gpus))
+        self._ledger.node_joined(Node(hello.node, cores, memory, hello.gpus, domains))
+        self._publisher.changed()
         log.info("node %s: %d cores, %d MB", hello.node, len(cores), memory)
+
+    def _node_gone(self, gone: Gone) -> list[Ended]:
+        """Write a node off: what it had finished is adopted, the rest of what ran there is run again."""
+        touched = [self._ledger.running[attempt_id] for attempt_id in self._ledger.node_lost(gone.node, gone.why)]
+        here = [entry for entry in touched if entry.attempt.node == gone.node]
+        for entry in touched:
+            if entry not in here:
+                # its head lives and will report the end
+                self._stop(entry.attempt.id, Cause.LOST, soft=False)
+        for entry in here:
+            for share in entry.attempt.others:
+                self._comm.send(share.node, Sweep(entry.attempt.id))
+        log.warning("node %s is lost (%s): %d tasks ran there", gone.node, gone.why, len(touched))
+        self._publisher.changed()
+        return self._judge_orphans(here)
 
     def _recover(self) -> None:
         """Starting is recovering: judge what a dead pilot left running, let the campaign begin or go on."""
         orphans = list(self._ledger.running.values())
-        ends = {
-            place: read_ends(ends_file(self._folder.root, *place))
-            for place in {(entry.attempt.pilot_id, entry.attempt.node) for entry in orphans}
-        }
-        judged = [self._judge_orphan(entry, ends[entry.attempt.pilot_id, entry.attempt.node]) for entry in orphans]
+        judged = self._judge_orphans(orphans)
         adopted = sum(message.judgement.verdict is Verdict.DONE for message in judged)
         with self._turn() as turn:
             turn.end_attempts(judged)
@@ -148,6 +182,12 @@ class Manager:
                 "%d attempts of a dead pilot: %d adopted, %d run again", len(orphans), adopted, len(orphans) - adopted
             )
 
+    def _judge_orphans(self, orphans: Sequence[Running]) -> list[Ended]:
+        """What became of attempts that nobody saw ending, by the journals of their launchers and by their files."""
+        places = {(entry.attempt.pilot_id, entry.attempt.node) for entry in orphans}
+        ends = {place: read_ends(ends_file(self._folder.root, *place)) for place in places}
+        return [self._judge_orphan(entry, ends[entry.attempt.pilot_id, entry.attempt.node]) for entry in orphans]
+
     def _judge_orphan(self, entry: Running, ends: Mapping[int, Exit]) -> Ended:
         attempt, task = entry.attempt, entry.task
         end = ends.get(attempt.id, Exit(cause=Cause.LOST))
@@ -158,10 +198,7 @@ class Manager:
     def _hear(self, messages: list[tuple[str, ToManager]]) -> None:
         ended = [message for _, message in messages if isinstance(message, Ended)]
         for _, message in messages:
-            if isinstance(message, Trouble):
-                log.warning("node %s: %s", message.node, message.text)
-            elif isinstance(message, Hello):
-                self._node_joined(message)
+            ended += self._hear_of_node(message)
         requests, strangers = mailbox.waiting_requests(self._folder)
         for path in strangers:
             put_aside = mailbox.refuse(path)
@@ -180,7 +217,7 @@ class Manager:
         """One turn: all that happened, and what starts now, in one transaction; then act."""
         for message in ended:
             if message.attempt_id in self._ledger.running:
-                self._publisher.count(message, len(self._ledger.running[message.attempt_id].attempt.cores))
+                self._publisher.count(message, self._ledger.running[message.attempt_id].attempt.all_cores)
         with self._turn() as turn:
             turn.end_attempts(ended)
             answers = [(request, apply(request, self._ledger, turn, self._steering)) for request in requests]
@@ -210,12 +247,18 @@ class Manager:
             spec=task.spec,
             directory=attempt.directory,
             resources=task.resources,
-            cores=() if attempt.node in self._unpinned else attempt.cores,
+            cores=self._pinned(attempt.node, attempt.cores),
             gpus=attempt.gpus,
             memory_mb=task.resources.memory_mb,
             time_limit_s=task.time_limit_s,
             time_left_s=self._clock().left_s,
+            others=tuple(replace(share, cores=self._pinned(share.node, share.cores)) for share in attempt.others),
+            mpi=self._terms.launchers.get(task.kind, self._terms.launcher),
         )
+
+    def _pinned(self, node: str, cores: tuple[int, ...]) -> tuple[int, ...]:
+        """The cores to pin to; none where they are only counted."""
+        return () if node in self._unpinned else cores
 
     def _stop(self, attempt_id: int, cause: Cause, *, soft: bool) -> None:
         entry = self._ledger.running.get(attempt_id)
@@ -229,10 +272,21 @@ class Manager:
             return Clock(now)
         return Clock(now, drain.last_moment(self._terms.ends_at, self._terms.soft_stop_s) - now)
 
-    def _hear_signals(self) -> None:
-        asked, self._asked = self._asked, []
-        for why, at_once in asked:
-            self._begin_drain(why, at_once)
+    def _obey(self) -> None:
+        for order in self._orders.take():
+            match order:
+                case DrainOrder():
+                    self._begin_drain(order.why, order.at_once)
+                case EndOrder():
+                    self._end_moved(order.at)
+
+    def _end_moved(self, at: float) -> None:
+        """SLURM was asked again: administrators change the end, and backfill shortens it."""
+        moved = self._terms.ends_at is None or abs(at - self._terms.ends_at) > 1.0
+        self._terms = replace(self._terms, ends_at=at)
+        if moved:
+            log.info("the allocation ends in %s", say_duration(max(0.0, at - host.now())))
+            self._publisher.set_end(at)
 
     def _begin_drain(self, why: str, at_once: bool) -> None:
         terms, now = self._terms, host.now()
@@ -258,6 +312,7 @@ class Manager:
             self._push_drain(self._drain.phase(now))
         if host.monotonic() - self._beat_at >= BEAT_S:
             self._lease.beat(self._writer.epoch)
+            self._publisher.record_seen(self._ledger)
             mailbox.forget_old_answers(self._folder)
             self._beat_at = host.monotonic()
         self._publisher.publish_if_due(self._ledger)
@@ -293,6 +348,7 @@ class Manager:
 
     def finish(self, why: str) -> None:
         """The last commit and the last snapshot."""
+        self._publisher.record_seen(self._ledger)
         with self._writer.transaction() as connection:
             pilot_table.change_pilot(connection, self._writer.epoch, PilotState.ENDED, at=host.now(), reason=why)
         self._publisher.set_state(PilotState.ENDED, why)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from db import attempt_table
+from db import attempt_table, pilot_table
 from db.engine import Writer
 from db.errors import StorageError
 from db.files import write_whole
@@ -29,11 +29,27 @@ COPY_LEAST_S = 5.0
 SHOWN = 40
 
 
+class CoreTime:
+    """Core-seconds that a changing number of cores adds up to, from a moment on (monotonic)."""
+
+    def __init__(self, since: float) -> None:
+        self._last = since
+        self._core_s = 0.0
+
+    def until(self, now: float, cores: int) -> float:
+        """So many core-seconds until now; ``cores`` are held since the last call (the first ones since the start)."""
+        if cores:
+            self._core_s += cores * (now - self._last)
+            self._last = now
+        return self._core_s
+
+
 class Publisher:
     """Publishes what the ledger holds.
 
     Args:
         on_snapshot: called with each snapshot: the live view.
+        held_s: the allocation was ours for so many seconds before this.
     """
 
     def __init__(
@@ -43,6 +59,8 @@ class Publisher:
         protocol: Protocol | None,
         pilot: PilotStatus | None,
         on_snapshot: Callable[[Snapshot], None] | None = None,
+        *,
+        held_s: float = 0.0,
     ) -> None:
         self._folder = folder
         self._writer = writer
@@ -58,7 +76,7 @@ class Publisher:
         self._campaign: CampaignStatus | None = None
         self._failures: list[FailureStatus] = []
         self._useful_core_s = 0.0
-        self._since = host.monotonic()
+        self._reserved = CoreTime(host.monotonic() - held_s)
 
     def changed(self) -> None:
         """Something is different from what was published."""
@@ -71,6 +89,22 @@ class Publisher:
             self._pilot.state = state
             self._pilot.remark = remark
         self.changed()
+
+    def set_end(self, at: float) -> None:
+        """The end of the allocation has become known, or has moved."""
+        if self._pilot is not None:
+            self._pilot.ends_at = at
+        self.changed()
+
+    def record_seen(self, ledger: Ledger) -> None:
+        """Write into the database that the pilot lives, and what of the allocation it has held so far."""
+        pool = ledger.reactor.pool
+        nodes = {node.name: len(node.cores) for node in pool.nodes.values()}
+        reserved = self._reserved.until(host.monotonic(), pool.total_cores())
+        with self._writer.transaction() as connection:
+            pilot_table.record_seen(
+                connection, self._writer.epoch, at=host.now(), nodes=nodes, reserved_core_s=reserved
+            )
 
     def count(self, message: Ended, cores: int) -> None:
         """An attempt has ended: useful core-time is that of attempts that are done."""
@@ -140,13 +174,14 @@ class Publisher:
             NodeStatus(node.name, len(node.cores), len(node.cores) - len(node.free_cores), node.memory_mb)
             for node in reactor.pool.nodes.values()
         ]
+        nodes += [NodeStatus(name, 0, 0, 0, lost=why) for name, why in ledger.lost.items()]
         running = [
             RunningStatus(
                 task=entry.task.id,
                 kind=entry.task.kind,
                 name=entry.task.name,
                 node=entry.attempt.node,
-                cores=len(entry.attempt.cores),
+                cores=entry.attempt.all_cores,
                 started_at=entry.attempt.started_at,
                 expected_s=reactor.times.expected(entry.task.kind, entry.task.size, entry.task.time_request_s),
             )
@@ -163,5 +198,5 @@ class Publisher:
             failures=self._failures,
             campaign=self._campaign,
             useful_core_s=self._useful_core_s,
-            reserved_core_s=reactor.pool.total_cores() * (host.monotonic() - self._since),
+            reserved_core_s=self._reserved.until(host.monotonic(), reactor.pool.total_cores()),
         )

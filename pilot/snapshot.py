@@ -29,12 +29,13 @@ class PilotStatus:
 
 @dataclass(slots=True)
 class NodeStatus:
-    """A node and how busy it is."""
+    """A node and how busy it is; ``lost`` says why it was written off, and is empty while it is there."""
 
     name: str
     cores: int
     busy_cores: int
     memory_mb: int
+    lost: str = ""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ def _seconds(value: Any) -> Any:
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
 Repeat = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
 Positive = Annotated[float, Field(gt=0)]
+MpiLauncherName = Literal["auto", "openmpi4", "openmpi5", "intelmpi", "mpich", "srun", "none"]
 
 
 class Table(BaseModel):
@@ -242,8 +243,12 @@ class ResourcesTable(Table):
 
     ranks: int = Field(1, ge=1, description="MPI processes")
     threads: int = Field(1, ge=1, description="cores of each rank")
-    gpus: int = Field(0, ge=0, description="GPUs")
-    memory_mb: int = Field(0, ge=0, description="memory, MB; a task that exceeds it is ended; 0: its share by cores")
+    nodes: int = Field(1, ge=1, description="nodes over which the ranks are spread, as many on each")
+    gpus: int = Field(0, ge=0, description="GPUs, on each of its nodes")
+    memory_mb: int = Field(
+        0, ge=0, description="memory on each of its nodes, MB; a task that exceeds it is ended; 0: its share by cores"
+    )
+    mpi: MpiLauncherName | None = Field(None, description="how its ranks are started; without it, run.mpi")
     time_request: Seconds | None = Field(
         None, description='what one is expected to need ("10 min"); learned as soon as some are done'
     )
@@ -251,7 +256,13 @@ class ResourcesTable(Table):
 
     def resources(self) -> Resources:
         """As the scheduler wants them."""
-        return Resources(self.ranks, self.threads, self.gpus, self.memory_mb)
+        return Resources(self.ranks, self.threads, self.gpus, self.memory_mb, self.nodes)
+
+    @model_validator(mode="after")
+    def _even(self) -> "ResourcesTable":
+        if self.ranks % self.nodes:
+            raise ValueError(f"{self.ranks} ranks cannot be spread evenly over {self.nodes} nodes")
+        return self
 
 
 #: What tasks of a kind are expected to need, and what ends them, where pilot.toml says nothing.
@@ -289,6 +300,11 @@ class ResourcesTables(Table):
         table: ResourcesTable = getattr(self, kind.value)
         return table
 
+    def launchers(self) -> dict[TaskKind, str]:
+        """The MPI launchers that were named for kinds of tasks."""
+        named = {kind: self.of(kind).mpi for kind in TaskKind if kind.value in type(self).model_fields}
+        return {kind: name for kind, name in named.items() if name is not None}
+
 
 class RetriesTable(Table):
     """How often a task is tried again, by what went wrong; what is interrupted from outside costs nothing."""
@@ -321,5 +337,15 @@ class RunTable(Table):
         600.0, description="when draining without a known end, running tasks may go on for so long"
     )
     soft_stop: Seconds = Field(20.0, description="a task that is asked to stop in its own way gets this long")
-    mpi: Literal["auto", "openmpi4", "none"] = Field("auto", description="how MPI programs are started")
+    mpi: MpiLauncherName = Field("auto", description="how MPI programs are started; auto: by what they are linked with")
+    mpi_arguments: list[str] = Field([], description="arguments that this site wants its MPI launcher to be given")
+    hyperthreads: bool = Field(False, description="use all hardware threads of a core, not one")
     env: dict[str, str] = Field({}, description="environment for every task")
+    world: Literal["auto", "local", "srun", "mpiexec", "mpirun"] = Field(
+        "auto",
+        description="how the pilot's own ranks are started in an allocation of several nodes; auto: srun; "
+        "local: use the first node only",
+    )
+    silence: Annotated[Seconds, Field(ge=5)] = Field(
+        20.0, description="a node that is not heard for so long is lost: its tasks run elsewhere"
+    )

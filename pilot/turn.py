@@ -203,10 +203,11 @@ class Turn:
             pilot_id=self._epoch,
             number=number,
             node=placement.slot.node,
-            cores=placement.slot.cores,
+            cores=placement.slot.shares[0].cores,
             gpus=placement.slot.gpus,
             directory=self._memory.folder.attempt(attempt_id),
             started_at=self.at,
+            others=placement.slot.shares[1:],
         )
 
     def _follow_all(self, finished: list[tuple[Running, Ended, Attempt]]) -> None:

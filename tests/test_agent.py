@@ -11,6 +11,7 @@ from db.states import Verdict
 from pilot import host
 from pilot.agent import journal, monitor
 from pilot.agent.messages import Goodbye, Hello
+from pilot.topology import read_topology
 from tasks.protocol import Cause
 from tests.agents import ROOT, Bench, carriers, gone, until
 
@@ -27,7 +28,8 @@ def test_it_says_hello_first_when_its_launcher_is_ready(bench):
     heard = []
     until(lambda: heard, lambda: heard.extend(bench.comm.receive(0.1)))
     first = heard[0]
-    assert first == (bench.node, Hello(bench.node, host.usable_cores(), host.memory_mb(), host.gpus()))
+    domains = read_topology(host.usable_cores()).restricted(host.usable_cores())
+    assert first == (bench.node, Hello(bench.node, host.usable_cores(), host.memory_mb(), host.gpus(), domains))
     assert bench.comm.nodes() == (bench.node,)
 
 

@@ -25,7 +25,8 @@ from pilot.scheduler.policy import Clock
 from pilot.scheduler.reactor import Reactor
 from pilot.scheduler.ready import Ready, Shape
 from pilot.snapshot import read_snapshot
-from pilot.supervisor import apply_without_pilot, run_pilot
+from pilot.opening import apply_without_pilot
+from pilot.supervisor import run_pilot
 
 NOTHING_LEFT = "nothing is left that could run"
 EMT = """

@@ -13,15 +13,17 @@ FILES = {
 FLOORS = [
     (1, r"db/"),
     (2, r"tasks/"),
-    (2, r"pilot/(config|tables|durations|folder|host|lease|mailbox|drain|snapshot|__init__)\.py"),
+    (2, r"pilot/(config|tables|durations|folder|host|lease|mailbox|drain|snapshot|topology|__init__)\.py"),
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),
-    (5, r"pilot/(turn|ledger|requests|publisher|manager|supervisor)\.py"),
+    (5, r"pilot/(turn|ledger|requests|publisher|manager|orders|opening|session|plan|rank|world|worlds)\.py"),
+    (5, r"pilot/(end_watch|supervisor)\.py"),
     (6, r"pilot/(cli|report)/"),
     (7, r"pilot/__main__\.py"),
 ]
 PURE = re.compile(
     r"db/(states|records|errors)\.py|pilot/scheduler/|pilot/campaign/(criteria|planner)\.py|pilot/(drain|durations)\.py"
+    r"|pilot/slurm/(commands|parse|hostlist|refusals)\.py|pilot/agent/silence\.py|pilot/mpi/own_ranks\.py"
 )
 EDGE = {"subprocess", "sqlite3", "mpi4py", "socket", "shutil", "tempfile", "time", "datetime", "os", "threading"}
 

@@ -18,7 +18,8 @@ from pilot.folder import Folder
 from pilot.mailbox import Request
 from pilot.requests import Answer
 from pilot.snapshot import Snapshot, read_snapshot
-from pilot.supervisor import apply_without_pilot, run_pilot
+from pilot.opening import apply_without_pilot
+from pilot.supervisor import run_pilot
 
 #: a time that no other test sleeps
 SLEEP = ["sleep", f"{600 + os.getpid() / 1e6:.6f}"]

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.errors import InputError, StateError
-from db.records import Edge, Resources, Task
+from db.records import Edge, Resources, Share, Task
 from db.states import TERMINAL, EdgeKind, Event, TaskKind, TaskState, Verdict, dooms, releases
 from db.task_table import refuse_circle
-from pilot.scheduler.nodes import Node, Pool
+from pilot.scheduler.nodes import Node
 from pilot.scheduler.policy import Clock, Placement
 from pilot.scheduler.reactor import Reactor
 from pilot.scheduler.times import Times
@@ -21,6 +21,16 @@ VERDICTS = [verdict for verdict in Verdict if verdict is not Verdict.CANCELLED]
 
 def a_task(task_id: int, state: TaskState = TaskState.READY, **more: object) -> Task:
     return Task(task_id, TaskKind.LABEL, "qe", f"task {task_id}", state, {}, **more)  # type: ignore[arg-type]
+
+
+some_resources = st.builds(
+    lambda ranks, threads, gpus, memory_mb, nodes: Resources(ranks * nodes, threads, gpus, memory_mb, nodes),
+    ranks=st.integers(1, 5),
+    threads=st.integers(1, 2),
+    gpus=st.integers(0, 1),
+    memory_mb=st.sampled_from([0, 100, 900]),
+    nodes=st.sampled_from([1, 1, 2, 3]),
+)
 
 
 @st.composite
@@ -37,12 +47,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[Task], list[Edge]]:
             number,
             TaskState.WAITING if number in held else TaskState.READY,
             priority=draw(st.integers(0, 2)),
-            resources=Resources(
-                ranks=draw(st.integers(1, 5)),
-                threads=draw(st.integers(1, 2)),
-                gpus=draw(st.integers(0, 1)),
-                memory_mb=draw(st.sampled_from([0, 100, 900])),
-            ),
+            resources=draw(some_resources),
             time_request_s=draw(st.sampled_from([None, 1.0, 50.0])),
         )
         for number in range(1, count + 1)
@@ -59,24 +64,20 @@ def nodes_of(drawn: Iterable[tuple[int, int, int]]) -> list[Node]:
     ]
 
 
-def overlaps(reactor: Reactor) -> bool:
-    held = [
-        (running.slot.node, what, number)
-        for running in reactor.running.values()
-        for what, numbers in (("core", running.slot.cores), ("gpu", running.slot.gpus))
-        for number in numbers
-    ]
-    return len(held) != len(set(held))
+def shares_on(reactor: Reactor, name: str) -> list[Share]:
+    return [share for running in reactor.running.values() for share in running.slot.shares if share.node == name]
 
 
-def over_committed(reactor: Reactor, pool: list[Node]) -> bool:
+def check_books(reactor: Reactor, pool: list[Node]) -> None:
+    """What runs on each node is what the node thinks is held, and no more than there is."""
     for node in pool:
-        here = [running.slot for running in reactor.running.values() if running.slot.node == node.name]
-        if sum(slot.memory_mb for slot in here) > node.memory_mb:
-            return True
-        if not {core for slot in here for core in slot.cores} <= set(node.cores):
-            return True
-    return False
+        here = shares_on(reactor, node.name)
+        cores = [core for share in here for core in share.cores]
+        gpus = [gpu for share in here for gpu in share.gpus]
+        assert sorted([*cores, *node.free_cores]) == list(node.cores)
+        assert sorted([*gpus, *node.free_gpus]) == list(node.gpus)
+        assert sum(share.memory_mb for share in here) + node.free_memory_mb == node.memory_mb
+        assert node.free_memory_mb >= 0
 
 
 class World:
@@ -104,8 +105,13 @@ class World:
                 if edge.child == placement.task_id:
                     assert releases(edge.kind, self.states[edge.parent])
         self.follow(transitions)
-        assert not overlaps(self.reactor)
-        assert not over_committed(self.reactor, self.pool)
+        for placement in placements:
+            asked = self.tasks[placement.task_id].resources
+            shares = placement.slot.shares
+            assert len({share.node for share in shares}) == len(shares) == asked.nodes
+            assert {len(share.cores) for share in shares} == {asked.cores_per_node}
+            assert {len(share.gpus) for share in shares} == {asked.gpus}
+        check_books(self.reactor, self.pool)
         return placements
 
     def end(self, task_id: int, verdict: Verdict) -> None:
@@ -218,21 +224,6 @@ def test_times_are_learned_by_kind_and_size() -> None:
     assert times.expected(TaskKind.COMMAND, 0) is None
 
 
-def test_slots_keep_neighbouring_cores_together() -> None:
-    pool = Pool([Node("n0", tuple(range(8)), 8000)])
-    first = pool.place(Resources(ranks=2))
-    second = pool.place(Resources(ranks=4))
-    assert first is not None
-    assert second is not None
-    pool.give_back(first)
-    # the run of two is enough: the run that is left behind stays whole
-    third = pool.place(Resources(ranks=1))
-    fourth = pool.place(Resources(ranks=2))
-    assert third is not None
-    assert fourth is not None
-    assert fourth.cores in {(6, 7), (0, 1)}
-
-
 def test_a_task_larger_than_any_node_is_told_so() -> None:
     world = World([a_task(1, resources=Resources(ranks=9))], [], [Node("n0", (0, 1), 1000)])
     assert world.start() == []
@@ -240,6 +231,18 @@ def test_a_task_larger_than_any_node_is_told_so() -> None:
     assert world.reactor.why_waiting() == {
         TaskKind.LABEL: {"needs 9 cores on one node; the largest node has 2 cores": 1}
     }
+
+
+def test_a_task_of_more_nodes_than_there_are_is_told_so() -> None:
+    nodes = [Node("n0", (0, 1), 1000), Node("n1", (0, 1), 1000), Node("n2", (0,), 1000)]
+    world = World([a_task(1, resources=Resources(ranks=6, nodes=3))], [], nodes)
+    assert world.start() == []
+    assert world.reactor.idle()
+    assert world.reactor.why_waiting() == {TaskKind.LABEL: {"needs 3 nodes of 2 cores; there are 2": 1}}
+    assert world.reactor.pool.why_never(Resources(ranks=4, nodes=2)) == ""
+    assert world.reactor.pool.why_never(Resources(6, gpus=1, memory_mb=10, nodes=2)) == (
+        "needs 2 nodes of 3 cores, 10 MB, 1 GPUs; there are none"
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,6 +272,14 @@ def test_a_task_that_ran_out_of_memory_gets_twice_as_much() -> None:
     outcome = world.reactor.attempt_ended(1, Verdict.OUT_OF_MEMORY, "", 1.0)
     assert outcome.resources[1].memory_mb == 600
     assert world.reactor.schedule(Clock(0.0))[0][0].slot.memory_mb == 600
+
+
+def test_of_several_nodes_each_has_to_have_the_memory() -> None:
+    nodes = [Node("n0", (0, 1), 1000), Node("n1", (0, 1), 800), Node("n2", (0, 1), 500)]
+    world = World([a_task(1, resources=Resources(ranks=4, memory_mb=450, nodes=2))], [], nodes)
+    world.start()
+    assert world.reactor.attempt_ended(1, Verdict.OUT_OF_MEMORY, "", 1.0).resources[1].memory_mb == 800
+    assert [share.memory_mb for share in world.reactor.schedule(Clock(0.0))[0][0].slot.shares] == [800, 800]
 
 
 def test_a_revived_task_holds_its_children_again() -> None:
@@ -328,7 +339,7 @@ def test_a_hundred_thousand_waiting_tasks_fit_into_little_memory() -> None:
         (a_task(number, TaskState.WAITING if number > 1 else TaskState.READY) for number in range(1, 100_001)),
         (Edge(number, 1, EdgeKind.DONE) for number in range(2, 100_001)),
     )
-    held, _ = tracemalloc.get_traced_memory()
+    held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert held < 80e6
     reactor.node_joined(Node("n0", (0,), 1000))

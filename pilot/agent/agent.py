@@ -10,13 +10,15 @@ from db.errors import MissingError, PilotError, StorageError
 from db.files import make_folder, storage_error
 from db.states import Verdict
 from pilot import host
-from pilot.agent import journal
+from pilot.agent import journal, monitor
+from pilot.agent.grant import what_is_ours
 from pilot.agent.judging import STUMBLES, judge
 from pilot.agent.launcher_link import LauncherLink, LinkSettings
-from pilot.agent.messages import AgentSettings, Ended, Goodbye, Hello, Start, Stop, ToAgent, ToManager, Trouble
+from pilot.agent.messages import Again, AgentSettings, Ended, Goodbye, Start, Stop, Sweep, ToAgent, ToManager, Trouble
 from pilot.mpi.choose import Chooser
 from pilot.mpi.protocol import Slot
-from pilot.mpi.scrub import scrubbed
+from pilot.mpi.scrub import of_the_job, scrubbed
+from pilot.slurm.allocation import NodeGrant
 from tasks.protocol import Cause, Command, Engine, Exit, Judgement, Work
 
 #: so many launchers in a row that die before they are ready mean that none will ever start
@@ -40,10 +42,10 @@ class Agent:
         engine_of: the engine of a name; raises PilotError when there is none.
         node: the node's name; "": what the machine calls itself.
         environ: the environment from before any MPI; None: ours, now.
+        grant: what SLURM gave us of it; None: all that we see.
 
     Raises:
         StorageError: the folder of the journal cannot be made.
-        InputError: the settings name an MPI launcher that does not exist.
     """
 
     def __init__(
@@ -52,16 +54,21 @@ class Agent:
         engine_of: Callable[[str], Engine],
         node: str = "",
         environ: Mapping[str, str] | None = None,
+        grant: NodeGrant | None = None,
     ) -> None:
         self.node = node or host.hostname()
         self._engine_of = engine_of
         self._root = Path(settings.root)
-        env = scrubbed(os.environ if environ is None else environ)
-        env.update({name: str(value) for name, value in settings.site_env.items()})
+        found = os.environ if environ is None else environ
         self._site_env = {name: str(value) for name, value in settings.site_env.items()}
-        self._mpi = Chooser(settings.mpi_launcher, env)
+        self._env = scrubbed(found) | self._site_env
+        self._job = of_the_job(found)
+        self._mpi_extra = settings.mpi_extra
+        self._choosers: dict[str, Chooser] = {}
+        # now: what we may use is not what an MPI may bind us to later
+        self._hello = what_is_ours(self.node, grant, hyperthreads=settings.hyperthreads)
         self._link_settings = LinkSettings(
-            environ=env,
+            environ=self._env,
             campaign_id=settings.campaign_id,
             epoch=settings.epoch,
             node=self.node,
@@ -69,7 +76,7 @@ class Agent:
         )
         self._link = self._new_link()
         # now, as looking means to start `mpirun --version`, and from here on we may become a rank
-        self._mpi.findings()
+        self._chooser("auto").findings()
         self._handed: dict[int, _Handed] = {}
         self._outbox: list[ToManager] = []
         self._greeted = False
@@ -88,6 +95,11 @@ class Agent:
                 self._start(message)
             case Stop():
                 self._stop(message)
+            case Sweep():
+                mark = str(message.attempt_id)
+                monitor.end_marked(lambda env: env.get(monitor.ATTEMPT) == mark and self._is_ours(env))
+            case Again():
+                self._begin_again()
             case Goodbye():
                 self._leaving = True
                 self._link.send({"op": "bye"})
@@ -109,7 +121,7 @@ class Agent:
         if self._link.was_ready and not self._greeted:
             # only now: the launcher has swept away what a dead pilot left running here
             self._greeted = True
-            self._outbox.insert(0, Hello(self.node, host.usable_cores(), host.memory_mb(), host.gpus()))
+            self._outbox.insert(0, self._hello)
         reports, self._outbox = self._outbox, []
         return reports
 
@@ -148,8 +160,9 @@ class Agent:
         if start.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in start.gpus)
         if command.mpi:
-            slot = Slot(resources.ranks, resources.threads, start.cores)
-            argv, added = self._mpi.choose(resources.ranks).wrap(argv, slot)
+            slot = Slot(resources.ranks, resources.threads, start.cores, self.node, start.others)
+            launcher = self._chooser(start.mpi).choose(resources.ranks, argv[0], resources.nodes)
+            argv, added = launcher.wrap(argv, slot)
             env.update(added)
         env.update(self._site_env)
         env.update(command.env)
@@ -171,6 +184,22 @@ class Agent:
     def _not_started(self, start: Start, verdict: Verdict, reason: str) -> None:
         end = Exit(cause=Cause.NOT_STARTED, message=reason)
         self._outbox.append(Ended(start.attempt_id, end, Judgement(verdict, reason)))
+
+    def _chooser(self, name: str) -> Chooser:
+        if name not in self._choosers:
+            self._choosers[name] = Chooser(name, self._env, self._job, self._mpi_extra)
+        return self._choosers[name]
+
+    def _is_ours(self, env: Mapping[str, str]) -> bool:
+        return env.get(monitor.CAMPAIGN) == self._link_settings.campaign_id
+
+    def _begin_again(self) -> None:
+        """End all that runs, without a word of it: the manager has given it up; then greet as at the start."""
+        self._link.close()
+        self._handed.clear()
+        self._outbox.clear()
+        self._greeted = False
+        self._link = self._new_link()
 
     def _stop(self, stop: Stop) -> None:
         handed = self._handed.get(stop.attempt_id)

@@ -191,10 +191,11 @@ class Launcher:
 
 def _sweep() -> None:
     """End what a dead pilot of this campaign left on this node."""
-    campaign, epoch = os.environ[monitor.CAMPAIGN], os.environ[monitor.EPOCH]
+    campaign, epoch = os.environ[monitor.CAMPAIGN], int(os.environ[monitor.EPOCH])
 
     def left_over(env: Mapping[str, str]) -> bool:
-        return env.get(monitor.CAMPAIGN) == campaign and env.get(monitor.EPOCH) != epoch
+        # never what belongs to a later pilot: then it is we who are left over
+        return env.get(monitor.CAMPAIGN) == campaign and int(env.get(monitor.EPOCH, epoch)) < epoch
 
     monitor.end_marked(left_over)
 

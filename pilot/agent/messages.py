@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field
 
-from db.records import Json, Resources
+from db.records import Json, Resources, Share
 from tasks.protocol import Cause, Exit, Judgement
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Manager → agent: start this attempt on these cores."""
+    """Manager → agent: start this attempt on these cores.
+
+    ``others`` is what it holds on further nodes, ``mpi`` the launcher of its ranks ("auto": by what is found).
+    """
 
     attempt_id: int
     task_id: int
@@ -21,6 +24,8 @@ class Start:
     memory_mb: int
     time_limit_s: float | None
     time_left_s: float | None
+    others: tuple[Share, ...] = ()
+    mpi: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +49,32 @@ class Goodbye:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """Manager → agent: end what is left here of an attempt whose head ran on another node."""
+
+    attempt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Manager → agent: you were taken for lost; end all that runs and greet me as if you had just come."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
-    """Agent → manager: this node is here, and this is what we may use of it."""
+    """Agent → manager: this node is here, and this is what we may use of it.
+
+    Attributes:
+        domains: levels, the finest first, each the groups of cores that share a cache or a memory bank.
+        pinned: the cores are the kernel's own; else they are only counted, and nothing is pinned to them.
+    """
 
     node: str
     cores: tuple[int, ...]
     memory_mb: int
     gpus: tuple[int, ...] = ()
+    domains: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    pinned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +94,16 @@ class Trouble:
     text: str
 
 
-ToAgent = Start | Stop | Goodbye
-ToManager = Hello | Ended | Trouble
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Comm → manager: nothing is heard of this node any more; its agent is written off."""
+
+    node: str
+    why: str
+
+
+ToAgent = Start | Stop | Sweep | Again | Goodbye
+ToManager = Hello | Ended | Trouble | Gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +114,14 @@ class AgentSettings:
         root: the campaign folder.
         campaign_id: a random name; every process we start carries it as PILOT_CAMPAIGN.
         epoch: the id of the pilot; carried as PILOT_EPOCH, so that a later pilot knows what is left of us.
-        engine_settings: for each engine its table of pilot.toml.
-        mpi_launcher: "auto", or the name of a module in pilot/mpi.
+        mpi_extra: arguments that the site wants to be given to its MPI launcher.
         site_env: environment the user asks for in every task.
+        hyperthreads: use all hardware threads of a core, not one.
     """
 
     root: str
     campaign_id: str
     epoch: int
-    engine_settings: Json = field(default_factory=dict)
-    mpi_launcher: str = "auto"
+    mpi_extra: tuple[str, ...] = ()
     site_env: Json = field(default_factory=dict)
+    hyperthreads: bool = False

@@ -41,7 +41,10 @@ def add(
     ] = None,
     ranks: Annotated[int, typer.Option(min=1, help="MPI processes.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Cores of each rank; also OMP_NUM_THREADS.")] = 1,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of the whole task.")] = 0,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Nodes over which the ranks are spread, as many on each (an MPI program).")
+    ] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs, on each of its nodes.")] = 0,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -123,6 +126,7 @@ def add(
         name=name,
         ranks=ranks,
         threads=threads,
+        nodes=nodes,
         gpus=gpus,
         memory=memory,
         after=tuple(after or ()),

@@ -29,6 +29,7 @@ class Wanted:
     name: str | None = None
     ranks: int = 1
     threads: int = 1
+    nodes: int = 1
     gpus: int = 0
     memory: str | None = None
     after: tuple[str, ...] = ()
@@ -55,6 +56,12 @@ def add_commands(folder: Folder, wanted: Wanted) -> None:
         raise InputError(
             "with --shell the command must be one word", next_step=f"put it in quotes: {shlex.join(wanted.argv)!r}"
         )
+    if wanted.ranks % wanted.nodes or (wanted.nodes > 1 and wanted.mpi is False):
+        raise InputError(
+            f"{wanted.ranks} ranks cannot be spread evenly over {wanted.nodes} nodes",
+            where="--ranks, --nodes",
+            next_step=f"give a multiple of {wanted.nodes} as --ranks, of an MPI program",
+        )
     tasks = [_task(wanted, number) for number in range(1, wanted.count + 1)]
     _warn(folder, wanted)
     report(ask(folder, "add", {"tasks": tasks}))
@@ -77,6 +84,7 @@ def _task(wanted: Wanted, number: int) -> dict[str, Any]:
         "resources": {
             "ranks": wanted.ranks,
             "threads": wanted.threads,
+            "nodes": wanted.nodes,
             "gpus": wanted.gpus,
             "memory_mb": 0 if wanted.memory is None else parse_memory(wanted.memory),
         },
@@ -105,9 +113,10 @@ def _warn(folder: Folder, wanted: Wanted) -> None:
     program = wanted.argv[0]
     if not wanted.shell and shutil.which(program) is None:
         note(f"{program} is not a program that is found here; where the pilot runs it must be")
-    cores, here = wanted.ranks * wanted.threads, len(host.usable_cores())
-    if cores > here and not look(folder).alive:
-        note(f"it needs {cores} cores on one node, and this machine has {here}: `pilot run` here cannot run it")
+    cores, here = wanted.ranks * wanted.threads // wanted.nodes, len(host.usable_cores())
+    if (cores > here or wanted.nodes > 1) and not look(folder).alive:
+        on = "one node" if wanted.nodes == 1 else f"each of {wanted.nodes} nodes"
+        note(f"it needs {cores} cores on {on}, and this machine has {here}: `pilot run` here cannot run it")
 
 
 def add_labels(folder: Folder, wanted: Wanted, options: list[str]) -> None:

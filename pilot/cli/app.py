@@ -27,6 +27,7 @@ COMMANDS = MappingProxyType(
         "init": ("pilot.cli.init", "init", _START),
         "doctor": ("pilot.cli.doctor", "doctor", _START),
         "run": ("pilot.cli.run", "run", _RUN),
+        "submit": ("pilot.cli.submit", "submit", _RUN),
         "drain": ("pilot.cli.steer", "drain", _RUN),
         "resume": ("pilot.cli.steer", "resume", _RUN),
         "status": ("pilot.cli.status", "status", _LOOK),

@@ -1,5 +1,6 @@
 """Asking the pilot: a request is put into the inbox and answered by the pilot, or applied here if none is alive."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,13 @@ from pilot.cli.output import say
 from pilot.cli.presence import look
 from pilot.folder import Folder
 from pilot.mailbox import Request
+from pilot.slurm.client import Slurm
 
 #: How long an answer is awaited, and how often it is looked for, s.
 PATIENCE_S = 15.0
 POLL_S = 0.05
 _LOOK_EVERY_S = 0.5
+_SIGNAL_S = 5.0
 _FOR_PILOTS_ONLY = frozenset({"drain", "resume"})
 
 
@@ -38,10 +41,19 @@ def ask(folder: Folder, verb: str, arguments: Mapping[str, Any]) -> dict[str, An
     if verb in _FOR_PILOTS_ONLY and not look(folder).alive:
         raise _no_pilot(folder)
     request = mailbox.post(folder, verb, arguments)
+    if verb == "drain":
+        _signal(folder)
     answer = _wait(folder, request)
     if answer is not None and not answer["ok"]:
         raise RefusedError(answer)
     return answer
+
+
+def _signal(folder: Folder) -> None:
+    """A drain also rides on a signal: it arrives though the disk may be slow to show the request."""
+    holder = look(folder).holder
+    if holder is not None and holder.job_id is not None:
+        Slurm(os.environ, question_s=_SIGNAL_S).signal(holder.job_id, "USR2")
 
 
 def _wait(folder: Folder, request: Request) -> dict[str, Any] | None:
@@ -69,7 +81,7 @@ def _without_pilot(folder: Folder, request: Request) -> dict[str, Any] | None:
     """
     # not imported before: this needs the database and the campaign, which a request to a pilot does not
     from pilot.config import read_config
-    from pilot.supervisor import apply_without_pilot
+    from pilot.opening import apply_without_pilot
 
     if request.verb in _FOR_PILOTS_ONLY:
         mailbox.withdraw(folder, request)

@@ -33,6 +33,7 @@ _EXAMPLES: dict[str, Any] = {
     "label.qe.ecutrho": 320.0,
     "label.ase.calculator": "ase.calculators.emt.EMT",
     "train.min_dist": 1.6,
+    **{f"resources.{kind}.mpi": "openmpi4" for kind in ("explore", "select", "label", "train", "evaluate")},
     "run.cores": 8,
     "run.memory_mb": 16000,
     "run.walltime": "24 h",

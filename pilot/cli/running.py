@@ -16,7 +16,7 @@ from db.files import storage_error
 from pilot import host
 from pilot.cli.headline import count, next_steps
 from pilot.cli.narrator import Narrator, RecentLines
-from pilot.cli.output import ERROR, GOOD, console, say
+from pilot.cli.output import ERROR, GOOD, console, print_error, say
 from pilot.cli.tables import campaign_line, can_never_run
 from pilot.cli.view import LiveView
 from pilot.config import Config, read_config
@@ -54,9 +54,13 @@ def run_here(folder: Folder, wishes: Wishes, *, live: bool) -> int:
     with _log_file(folder), _heard_signals() as heard:
         try:
             why = _run_live(folder, config) if live else _run_plain(folder, config)
-        except HeldError:
+        except HeldError as error:
             # the log is that of the pilot which holds the folder
-            raise
+            if "SLURM_JOB_ID" not in os.environ:
+                raise
+            # a second pilot, started by mistake: it ends in order, so that the next in the chain may start
+            print_error(error)
+            return 0
         except PilotError as error:
             log.error("%s", "; ".join(str(error).splitlines()))  # noqa: TRY400 — a user's log has no traces
             raise

@@ -74,6 +74,8 @@ def _facts(facts: Iterable[tuple[str, str]]) -> Table:
 
 def _resources(resources: Resources) -> str:
     parts = [f"{plural(resources.ranks, 'rank')} × {plural(resources.threads, 'core')}"]
+    if resources.nodes > 1:
+        parts.append(f"on {resources.nodes} nodes")
     if resources.gpus:
         parts.append(plural(resources.gpus, "GPU"))
     parts.append(f"{resources.memory_mb} MB" if resources.memory_mb else "its share of the memory")

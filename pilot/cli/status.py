@@ -22,14 +22,21 @@ def status(
     state: Annotated[
         TaskState | None, typer.Option(help="With --tasks: in this state only.", show_default=False)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="With --tasks: so many at most.")] = 50,
+    allocations: Annotated[
+        bool, typer.Option("--allocations", help="List pilots instead: what became of the core-time of each.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="With --tasks and --allocations: so many at most.")] = 50,
     folder: FolderOption = None,
 ) -> None:
     """Where things stand: is a pilot alive, what runs, what waits and why, what failed, how the campaign goes.
 
     It shows what the pilot published last, seconds ago, and says how old that is.
     """
-    if tasks:
+    if allocations:
+        from pilot.cli.allocations import print_allocations
+
+        print_allocations(find_folder(folder), limit, as_json=as_json)
+    elif tasks:
         from pilot.cli.task_list import print_tasks
 
         print_tasks(find_folder(folder), kind, state, limit, as_json=as_json)

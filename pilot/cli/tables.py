@@ -98,10 +98,16 @@ def failures(failed: Iterable[FailureStatus]) -> Table:
 
 
 def cores(nodes: Sequence[NodeStatus]) -> Text:
-    """How busy the machine is."""
-    busy, all_cores = sum(node.busy_cores for node in nodes), sum(node.cores for node in nodes)
-    where = nodes[0].name if len(nodes) == 1 else f"{len(nodes)} nodes"
+    """How busy the nodes are, and which were lost."""
+    there = [node for node in nodes if not node.lost]
+    busy, all_cores = sum(node.busy_cores for node in there), sum(node.cores for node in there)
+    where = there[0].name if len(there) == 1 else f"{len(there)} nodes"
     return Text(f"{busy} of {all_cores} cores busy on {where}")
+
+
+def lost_nodes(nodes: Sequence[NodeStatus]) -> list[Text]:
+    """The nodes that were written off, and why."""
+    return [Text(f"node {node.name} is lost: {node.lost}", style=ERROR) for node in nodes if node.lost]
 
 
 def campaign_line(campaign: CampaignStatus) -> Text:

@@ -60,7 +60,7 @@ def facts(snapshot: Snapshot, presence: Presence, *, everything: bool = False) -
         busy = tables.cores(snapshot.nodes)
         if snapshot.reserved_core_s > 0:
             busy.append(f"; {snapshot.useful_core_s / snapshot.reserved_core_s:.0%} of core-time useful so far")
-        yield _apart(2, busy)
+        yield _apart(2, busy, *tables.lost_nodes(snapshot.nodes))
         if snapshot.running:
             limit = len(snapshot.running) if everything else _FEW_RUNNING
             yield Block(5, tables.running_tasks(snapshot.running, host.now(), limit))

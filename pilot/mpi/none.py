@@ -10,6 +10,7 @@ class Direct:
     """No launcher at all; one rank only."""
 
     name = "none"
+    place = 0
 
     def found(self) -> str | None:
         """Always there."""
@@ -21,7 +22,7 @@ class Direct:
         Raises:
             InputError: more than one rank is asked for.
         """
-        if slot.ranks != 1:
+        if slot.ranks != 1 or slot.others:
             raise InputError(
                 f"{slot.ranks} ranks cannot be started without an MPI launcher",
                 where="mpi launcher = none",

@@ -1,77 +1,59 @@
-"""Open MPI 4 on this node only, each rank on cores of its own.
+"""Open MPI 4: on one node without SLURM, on several through it.
 
 Open MPI's own ``--cpu-set`` is not used. It counts cores in the order of the hardware's tree and not as the
 kernel numbers them, and where a core has two hardware threads it puts two ranks on one core and leaves the other
-idle (seen with ``--display-map`` on synthetic topologies, 4.1.4). Instead each rank is an application of its own
-in one world, and ``taskset`` gives it its cores: the kernel's numbers, and any number of threads.
+idle (seen with ``--display-map`` on synthetic topologies, 4.1.4). See :mod:`pilot.mpi.pinning`.
 """
 
-import os
-import re
-import shutil
 from collections.abc import Mapping, Sequence
 
-from db.errors import InputError
-from pilot import host
+from pilot.mpi.openmpi import additions, search_mpirun
+from pilot.mpi.pinning import applications, choosing_cores
 from pilot.mpi.protocol import Slot
-
-_VERSION = re.compile(r"\(Open ?MPI\)\s+(\d+)\.(\S+)")
+from pilot.mpi.through_slurm import STEP, hosts, job_environ
 
 
 class OpenMpi4:
     """``mpirun`` of Open MPI 4.
 
     Args:
-        environ: of the tasks. The first Open MPI 4 on its PATH counts: there may be an ``mpirun`` of another MPI
-            before it, as the wheel that our own ranks use brings one.
+        environ: of the tasks.
+        job: the variables of the SLURM job that we are in.
+        extra: arguments for ``mpirun``.
     """
 
     name = "openmpi4"
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], job: Mapping[str, str] = {}, extra: Sequence[str] = ()) -> None:
         self._environ = environ
-        self._searched = False
-        self._program: str | None = None
-        self._version: str | None = None
+        self._job = job
+        self._extra = extra
+        self._search = search_mpirun(4, environ)
+
+    @property
+    def place(self) -> int:
+        """How far behind on the PATH it is."""
+        return self._search.place
 
     def found(self) -> str | None:
         """The version, or None; looked for once."""
-        if not self._searched:
-            self._searched = True
-            for program in _programs("mpirun", self._environ.get("PATH", os.defpath)):
-                answer = host.run([program, "--version"], timeout_s=20.0, env=self._environ)
-                match = _VERSION.search(answer.stdout)
-                if match is not None and match[1] == "4":
-                    self._program, self._version = program, f"{match[1]}.{match[2]}"
-                    break
-        return self._version
+        return self._search.version
 
     def wrap(self, command: Sequence[str], slot: Slot) -> tuple[list[str], dict[str, str]]:
-        """``mpirun`` with one application for each rank, each on the cores of its rank.
+        """``mpirun``, with the ranks on the cores of the slot.
 
         Raises:
-            InputError: the slot has neither ``ranks * threads`` cores nor none (then nothing is pinned), or an
-                argument of the command is a colon alone, which for Open MPI is the border between applications.
+            InputError: the numbers do not fit, or an argument is a colon alone.
+            MissingError: several nodes, and no SLURM job.
         """
-        if slot.cores and len(slot.cores) != slot.ranks * slot.threads:
-            raise InputError(f"{slot.ranks} ranks of {slot.threads} cores do not fit {len(slot.cores)} cores")
-        if ":" in command:
-            raise InputError("an argument that is only a colon cannot be passed through mpirun")
-        argv = [self._program or "mpirun", "--mca", "plm", "isolated", "--mca", "ras", "^slurm"]
-        argv += ["--host", f"localhost:{slot.ranks}", "--bind-to", "none"]
-        if not slot.cores:
-            argv += ["-np", str(slot.ranks), *command]
-        for rank in range(slot.ranks if slot.cores else 0):
-            if rank:
-                argv.append(":")
-            cores = ",".join(str(core) for core in slot.cores_of(rank))
-            argv += ["-np", "1", "taskset", "-c", cores, *command]
-        env: dict[str, str] = {}
-        if os.geteuid() == 0:
-            env = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-        return argv, env
-
-
-def _programs(name: str, path: str) -> list[str]:
-    found = [shutil.which(name, path=folder) for folder in path.split(os.pathsep) if folder]
-    return list(dict.fromkeys(program for program in found if program is not None))
+        slot.check(command)
+        mpirun = self._search.program
+        env = additions(mpirun, self._environ)
+        if slot.others:
+            # not ras slurm: it would want to know what SLURM_TASKS_PER_NODE is; --host says it all
+            argv = [mpirun, "--mca", "plm", "slurm", "--mca", "ras", "^slurm"]
+            argv += ["--mca", "plm_slurm_args", " ".join(STEP), "--host", hosts(slot)]
+            argv += ["--bind-to", "none", *self._extra, "-np", str(slot.ranks), *choosing_cores(command, slot)]
+            return argv, env | job_environ(self._job, slot)
+        argv = [mpirun, "--mca", "plm", "isolated", "--mca", "ras", "^slurm", "--host", f"localhost:{slot.ranks}"]
+        return [*argv, "--bind-to", "none", *self._extra, *applications(command, slot, "-np")], env

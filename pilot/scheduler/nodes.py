@@ -1,19 +1,49 @@
-"""What the nodes have and what of it is free. Pure: changing a :class:`Pool` changes nothing but itself."""
+"""What a node has and what of it is free. Pure."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from db.records import Resources
+from db.records import Resources, Share
+from pilot.scheduler.cores import FreeCores, Layout, Levels
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The cores, GPUs and memory of a node that one attempt holds."""
+    """What one attempt holds: a share of each of its nodes, that of the head first."""
 
-    node: str
-    cores: tuple[int, ...]
-    gpus: tuple[int, ...]
-    memory_mb: int
+    shares: tuple[Share, ...]
+
+    @property
+    def node(self) -> str:
+        """The name of the head."""
+        return self.shares[0].node
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of all its nodes, the head first."""
+        return tuple(share.node for share in self.shares)
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """The cores of all shares together, each numbered by its own node."""
+        return tuple(core for share in self.shares for core in share.cores)
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """The GPUs of the head."""
+        return self.shares[0].gpus
+
+    @property
+    def memory_mb(self) -> int:
+        """The memory of the head."""
+        return self.shares[0].memory_mb
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A share in use, and when it is expected to be free again (None: nobody knows)."""
+
+    share: Share
+    ends_at: float | None
 
 
 @dataclass(slots=True)
@@ -22,31 +52,42 @@ class Node:
 
     Attributes:
         cores: all core ids that are ours, ascending.
-        free_cores: those that no slot holds, ascending.
+        domains: levels, the finest first, each the groups of cores that share a cache or a memory bank; empty:
+            cores are near to each other when their numbers are.
+        free: the cores that no share holds.
+        held: the shares in use, each by the first of its cores.
     """
 
     name: str
     cores: tuple[int, ...]
     memory_mb: int
     gpus: tuple[int, ...] = ()
-    free_cores: list[int] = field(default_factory=list)
-    free_gpus: list[int] = field(default_factory=list)
-    free_memory_mb: int = 0
+    domains: Levels = ()
+    free: FreeCores = field(init=False)
+    free_gpus: list[int] = field(init=False)
+    free_memory_mb: int = field(init=False)
+    held: dict[int, Held] = field(init=False)
 
     def __post_init__(self) -> None:
         self.cores = tuple(sorted(self.cores))
-        self.free_cores = list(self.cores)
+        self.free = FreeCores(Layout(self.cores, self.domains))
         self.free_gpus = sorted(self.gpus)
         self.free_memory_mb = self.memory_mb
+        self.held = {}
+
+    @property
+    def free_cores(self) -> list[int]:
+        """The cores that no share holds, ascending; ``free.count`` is quicker if only their number is asked for."""
+        return list(self.free)
 
     def memory_of(self, resources: Resources) -> int:
-        """The memory that a slot for ``resources`` takes: what is asked for, or the share of its cores."""
-        return resources.memory_mb or self.memory_mb * resources.cores // max(1, len(self.cores))
+        """The memory that a share for ``resources`` takes: what is asked for, or the share of its cores."""
+        return resources.memory_mb or self.memory_mb * resources.cores_per_node // max(1, len(self.cores))
 
     def could_hold(self, resources: Resources) -> bool:
-        """Whether the node, empty, has what is asked for."""
+        """Whether the node, empty, has what is asked for on each node."""
         return (
-            resources.cores <= len(self.cores)
+            resources.cores_per_node <= len(self.cores)
             and resources.gpus <= len(self.gpus)
             and self.memory_of(resources) <= self.memory_mb
         )
@@ -54,101 +95,66 @@ class Node:
     def can_hold_now(self, resources: Resources) -> bool:
         """Whether what is free is enough."""
         return (
-            resources.cores <= len(self.free_cores)
+            resources.cores_per_node <= self.free.count
             and resources.gpus <= len(self.free_gpus)
             and self.memory_of(resources) <= self.free_memory_mb
         )
 
-    def take(self, resources: Resources) -> Slot:
-        """Hand out a slot; the caller has asked :meth:`can_hold_now`."""
-        cores = _neighbouring(self.free_cores, resources.cores)
-        taken = set(cores)
-        self.free_cores = [core for core in self.free_cores if core not in taken]
+    def fit(self, resources: Resources) -> tuple[int, int, int] | None:
+        """How well it would fit now, the smaller the better; None: there is no room.
+
+        First counts that no rank straddles domains, then in how small a domain the whole has room, then how
+        full the node is already.
+        """
+        if not self.can_hold_now(resources):
+            return None
+        fit = self.free.fit(_ranks_here(resources), resources.threads)
+        return None if fit is None else (int(fit.split), fit.height, self.free.count)
+
+    def room_from(self, resources: Resources) -> float | None:
+        """When there will be room, as far as is known: before any time if there is now; None: never.
+
+        An attempt whose end nobody knows may end at any moment: it adds no time, so that nothing passes on the
+        strength of a long wait that may be short.
+        """
+        if not self.could_hold(resources):
+            return None
+        cores, gpus, memory = self.free.count, len(self.free_gpus), self.free_memory_mb
+        wanted_cores, wanted_memory = resources.cores_per_node, self.memory_of(resources)
+        at = float("-inf")
+        known = [held for held in self.held.values() if held.ends_at is not None]
+        for held in sorted(known, key=lambda held: held.ends_at or 0.0):
+            if wanted_cores <= cores and resources.gpus <= gpus and wanted_memory <= memory:
+                break
+            at = held.ends_at or 0.0
+            cores += len(held.share.cores)
+            gpus += len(held.share.gpus)
+            memory += held.share.memory_mb
+        return at
+
+    def take(self, resources: Resources, ends_at: float | None = None) -> Share:
+        """Hand out a share until ``ends_at`` or so; the caller has asked :meth:`can_hold_now`."""
+        cores = self.free.take(_ranks_here(resources), resources.threads)
         gpus = tuple(self.free_gpus[: resources.gpus])
         del self.free_gpus[: resources.gpus]
         memory = self.memory_of(resources)
         self.free_memory_mb -= memory
-        return Slot(self.name, cores, gpus, memory)
+        share = Share(self.name, cores, gpus, memory)
+        self.held[cores[0]] = Held(share, ends_at)
+        return share
 
-    def give_back(self, slot: Slot) -> None:
-        """Take a slot back."""
-        self.free_cores = sorted([*self.free_cores, *slot.cores])
-        self.free_gpus = sorted([*self.free_gpus, *slot.gpus])
-        self.free_memory_mb += slot.memory_mb
-
-
-def _neighbouring(free: list[int], count: int) -> tuple[int, ...]:
-    """``count`` cores of ``free`` (ascending): the shortest run of neighbours that has them, else the lowest.
-
-    The shortest run leaves long runs whole for larger tasks.
-    """
-    runs: list[list[int]] = []
-    for core in free:
-        if runs and core == runs[-1][-1] + 1:
-            runs[-1].append(core)
-        else:
-            runs.append([core])
-    fitting = [run for run in runs if len(run) >= count]
-    chosen = min(fitting, key=len) if fitting else free
-    return tuple(chosen[:count])
+    def give_back(self, share: Share) -> bool:
+        """Take a share back; False: it was of an earlier node of this name, and is forgotten."""
+        held = self.held.get(share.cores[0])
+        # an equal share may be in use by somebody else now
+        if held is None or held.share is not share:
+            return False
+        del self.held[share.cores[0]]
+        self.free.give_back(share.cores)
+        self.free_gpus = sorted([*self.free_gpus, *share.gpus])
+        self.free_memory_mb += share.memory_mb
+        return True
 
 
-class Pool:
-    """All nodes of the allocation."""
-
-    def __init__(self, nodes: Iterable[Node] = ()) -> None:
-        self.nodes: dict[str, Node] = {node.name: node for node in nodes}
-
-    def add(self, node: Node) -> None:
-        """A node has joined."""
-        self.nodes[node.name] = node
-
-    def remove(self, name: str) -> None:
-        """A node is gone."""
-        self.nodes.pop(name, None)
-
-    def total_cores(self) -> int:
-        """Cores of all nodes."""
-        return sum(len(node.cores) for node in self.nodes.values())
-
-    def is_full(self) -> bool:
-        """Whether no node has a free core: nothing can start, whatever it asks for."""
-        return not any(node.free_cores for node in self.nodes.values())
-
-    def busy_cores(self) -> int:
-        """Cores that slots hold."""
-        return sum(len(node.cores) - len(node.free_cores) for node in self.nodes.values())
-
-    def why_never(self, resources: Resources) -> str:
-        """Why no node, even empty, can hold this; empty if one can."""
-        if any(node.could_hold(resources) for node in self.nodes.values()):
-            return ""
-        most_cores = max((len(node.cores) for node in self.nodes.values()), default=0)
-        most_memory = max((node.memory_mb for node in self.nodes.values()), default=0)
-        most_gpus = max((len(node.gpus) for node in self.nodes.values()), default=0)
-        asked = [f"{resources.cores} cores"]
-        had = [f"{most_cores} cores"]
-        if resources.memory_mb:
-            asked.append(f"{resources.memory_mb} MB")
-            had.append(f"{most_memory} MB")
-        if resources.gpus:
-            asked.append(f"{resources.gpus} GPUs")
-            had.append(f"{most_gpus} GPUs")
-        return f"needs {', '.join(asked)} on one node; the largest node has {', '.join(had)}"
-
-    def place(self, resources: Resources, *, but: str | None = None) -> Slot | None:
-        """A slot on the fullest node that can hold it now, so that emptier nodes stay free for larger tasks.
-
-        Args:
-            resources: what is asked for.
-            but: a node to leave alone.
-        """
-        fitting = [node for node in self.nodes.values() if node.name != but and node.can_hold_now(resources)]
-        if not fitting:
-            return None
-        return min(fitting, key=lambda node: (len(node.free_cores), node.name)).take(resources)
-
-    def give_back(self, slot: Slot) -> None:
-        """Take a slot back; that of a node which is gone is forgotten."""
-        if slot.node in self.nodes:
-            self.nodes[slot.node].give_back(slot)
+def _ranks_here(resources: Resources) -> int:
+    return resources.ranks // resources.nodes

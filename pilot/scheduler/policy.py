@@ -1,15 +1,18 @@
 """Which ready task starts next, and where. Pure.
 
 By priority; among equals the longest first while time is plenty, the shortest first in the tail of an
-allocation. Nothing starts that would not end in time. The first task that finds no room holds a node: smaller
-ones pass it only where they cannot delay it (EASY backfilling; Lifka, JSSPP 1995).
+allocation. Nothing starts that would not end in time. The first task that finds no room claims the nodes that will
+have room first: others pass it only where they cannot delay it (EASY backfilling; Lifka, JSSPP 1995). Who was passed
+for long goes first among its equals: so neither a stream of small tasks nor one of wide tasks starves the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from db.records import Resources
-from pilot.scheduler.nodes import Pool, Slot
+from pilot.scheduler.claim import Claim, claim
+from pilot.scheduler.nodes import Slot
+from pilot.scheduler.pool import Pool
 from pilot.scheduler.ready import Ready, Shape
 from pilot.scheduler.times import Times
 
@@ -17,6 +20,8 @@ from pilot.scheduler.times import Times
 MARGIN = 1.2
 #: The tail of an allocation: when less than this many of the longest ready tasks would fit one after another.
 TAIL = 2.0
+#: So long tasks of one shape let others of their priority pass, in seconds.
+PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,108 +42,114 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """A node that is held for a task which finds no room yet."""
-
-    node: str
-    from_s: float
-
-
-def choose(ready: Ready, pool: Pool, times: Times, running: Mapping[int, Running], clock: "Clock") -> list[Placement]:
-    """Take tasks from ``ready`` into slots of ``pool`` until nothing more may start.
-
-    Args:
-        ready: the ready tasks; those that are placed are removed.
-        pool: the nodes; the slots are taken.
-        times: how long tasks need.
-        running: the slots in use, by task.
-        clock: now, and how long there is.
-    """
-    placements: list[Placement] = []
-    # the usual case of a loop that is asked often: then the shapes need not be put in order
-    if pool.is_full():
-        return placements
-    busy = dict(running)
-    reservation: Reservation | None = None
-    for shape in _in_order(ready, times, clock):
-        expected = times.expected(shape.kind, shape.size, shape.time_request_s)
-        if not clock.allows(expected):
-            continue
-        while (task_id := ready.first(shape)) is not None:
-            slot = _slot_for(shape.resources, expected, pool, reservation, clock.now)
-            if slot is None:
-                break
-            ready.remove(task_id)
-            placements.append(Placement(task_id, slot, expected))
-            busy[task_id] = Running(slot, None if expected is None else clock.now + expected)
-        if ready.first(shape) is not None and reservation is None:
-            reservation = _reserve(shape.resources, pool, busy, clock.now)
-    return placements
-
-
-@dataclass(frozen=True, slots=True)
 class Clock:
     """Now, and the seconds that are left (None: no end is near)."""
 
     now: float
     left_s: float | None = None
 
-    def allows(self, expected_s: float | None) -> bool:
-        """Whether a task that is expected to need this may still start."""
+    def allows(self, expected_s: float | None, waits_s: float = 0.0) -> bool:
+        """Whether a task that is expected to need this may still start, ``waits_s`` from now."""
         if self.left_s is None:
             return True
-        return (expected_s or 0.0) * MARGIN <= self.left_s
+        return waits_s + (expected_s or 0.0) * MARGIN <= self.left_s
 
 
-def _in_order(ready: Ready, times: Times, clock: Clock) -> list[Shape]:
-    shapes = [(shape, times.expected(shape.kind, shape.size, shape.time_request_s)) for shape in ready.shapes()]
-    longest = max((expected or 0.0 for _, expected in shapes), default=0.0)
-    in_the_tail = clock.left_s is not None and clock.left_s < TAIL * longest * MARGIN
-    sign = 1.0 if in_the_tail else -1.0
+class Policy:
+    """Chooses. It remembers who waits since when, and what is claimed."""
 
-    def rank(item: tuple[Shape, float | None]) -> tuple[int, float, int, int]:
-        shape, expected = item
-        # tasks of which nothing is known go by their width: what is hard to place goes first
-        return (-shape.priority, sign * (expected or 0.0), -shape.resources.cores, ready.first(shape) or 0)
+    def __init__(self, pool: Pool, times: Times) -> None:
+        self._pool = pool
+        self._times = times
+        self._waits_since: dict[Shape, float] = {}
+        self._claim: Claim | None = None
 
-    return [shape for shape, _ in sorted(shapes, key=rank)]
+    def choose(self, ready: Ready, clock: Clock) -> list[Placement]:
+        """Take tasks from ``ready`` into slots of the pool until nothing more may start.
+
+        Args:
+            ready: the ready tasks; those that are placed are removed.
+            clock: now, and how long there is.
+        """
+        # the usual case of a loop that is asked often: then the shapes need not be put in order
+        if self._pool.is_full():
+            return []
+        turn = _Turn(self._pool, clock, self._claim)
+        since: dict[Shape, float] = {}
+        for shape, expected in self._in_order(ready, clock):
+            if not clock.allows(expected) or self._pool.why_never(shape.resources):
+                continue
+            started = turn.start(ready, shape, expected)
+            if ready.count(shape):
+                since[shape] = clock.now if started else self._waits_since.get(shape, clock.now)
+        self._waits_since = since
+        # where nobody had to heed it, it was not worked out
+        self._claim = turn.claim or self._claim
+        return turn.placements
+
+    def _in_order(self, ready: Ready, clock: Clock) -> list[tuple[Shape, float | None]]:
+        shapes = [
+            (shape, first, self._times.expected(shape.kind, shape.size, shape.time_request_s))
+            for shape, first in ready.firsts()
+        ]
+        longest = max((expected or 0.0 for _, _, expected in shapes), default=0.0)
+        in_the_tail = clock.left_s is not None and clock.left_s < TAIL * longest * MARGIN
+        sign = 1.0 if in_the_tail else -1.0
+
+        def rank(item: tuple[Shape, int, float | None]) -> tuple[int, float, float, int, int]:
+            shape, first, expected = item
+            since = self._waits_since.get(shape, clock.now)
+            impatient_since = since if clock.now - since >= PATIENCE_S else clock.now
+            # tasks of which nothing is known go by their width: what is hard to place goes first
+            return (-shape.priority, impatient_since, sign * (expected or 0.0), -shape.resources.cores, first)
+
+        return [(shape, expected) for shape, _, expected in sorted(shapes, key=rank)]
 
 
-def _slot_for(
-    resources: Resources, expected: float | None, pool: Pool, reservation: Reservation | None, now: float
-) -> Slot | None:
-    if reservation is None:
-        return pool.place(resources)
-    ends_in_time = expected is not None and now + expected * MARGIN <= reservation.from_s
-    return pool.place(resources, but=None if ends_in_time else reservation.node)
+class _Turn:
+    """What is chosen at one moment.
 
+    Attributes:
+        placements: what starts.
+        claim: what is held for the first task that found no room.
+    """
 
-def _reserve(resources: Resources, pool: Pool, busy: Mapping[int, Running], now: float) -> Reservation | None:
-    """Where a task that finds no room will find it first, and when; None if no node could ever hold it."""
-    best: Reservation | None = None
-    for node in pool.nodes.values():
-        if not node.could_hold(resources):
-            continue
-        from_s = _room_from(resources, node.name, pool, busy, now)
-        if best is None or from_s < best.from_s:
-            best = Reservation(node.name, from_s)
-    return best
+    def __init__(self, pool: Pool, clock: Clock, before: Claim | None) -> None:
+        self.placements: list[Placement] = []
+        self._pool = pool
+        self._clock = clock
+        self._before = before
+        self._blocked: list[tuple[Resources, float | None]] = []
+        self.claim: Claim | None = None
 
+    def start(self, ready: Ready, shape: Shape, expected: float | None) -> int:
+        """Start as many tasks of a shape as there is room for, and tell how many."""
+        resources, number = shape.resources, ready.count(shape)
+        ends_at = None if expected is None else self._clock.now + expected
+        # a claim is worked out only when somebody could disregard it
+        if self._pool.has_room(resources):
+            but = self._held_back(expected)
+            while (task_id := ready.first(shape)) is not None:
+                slot = self._pool.place(resources, ends_at=ends_at, but=but)
+                if slot is None:
+                    break
+                ready.remove(task_id)
+                self.placements.append(Placement(task_id, slot, expected))
+        left = ready.count(shape)
+        if left and self.claim is None:
+            self._blocked.append((resources, expected))
+        return number - left
 
-def _room_from(resources: Resources, name: str, pool: Pool, busy: Mapping[int, Running], now: float) -> float:
-    node = pool.nodes[name]
-    cores, gpus, memory = len(node.free_cores), len(node.free_gpus), node.free_memory_mb
-    here = [held for held in busy.values() if held.slot.node == name]
-    # an attempt whose end nobody knows, or that is overdue, may end at any moment: it adds no time, so that
-    # nothing passes on the strength of a long wait that may be short
-    here.sort(key=lambda held: float("inf") if held.ends_at is None else held.ends_at)
-    wanted = node.memory_of(resources)
-    at = now
-    for held in here:
-        if resources.cores <= cores and resources.gpus <= gpus and wanted <= memory:
-            break
-        at = at if held.ends_at is None else max(at, held.ends_at)
-        cores += len(held.slot.cores)
-        gpus += len(held.slot.gpus)
-        memory += held.slot.memory_mb
-    return at
+    def _held_back(self, expected: float | None) -> Collection[str]:
+        """The nodes on which a task that is expected to need this would delay the one that waits for them."""
+        clock = self._clock
+        while self.claim is None and self._blocked:
+            resources, its_expected = self._blocked.pop(0)
+            found = claim(resources, self._pool, clock.now, self._before)
+            # what could not end before the allocation does is not waited for
+            if found is not None and clock.allows(its_expected, found.from_s - clock.now):
+                self.claim = found
+        if self.claim is None:
+            return frozenset()
+        ends_in_time = expected is not None and clock.now + expected * MARGIN <= self.claim.from_s
+        return frozenset() if ends_in_time else self.claim.nodes

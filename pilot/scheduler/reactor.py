@@ -11,8 +11,9 @@ from db.errors import StateError
 from db.records import Edge, Resources, Task, Transition
 from db.states import Event, TaskKind, TaskState, Verdict
 from pilot.scheduler.graph import Entry, Graph
-from pilot.scheduler.nodes import Node, Pool
-from pilot.scheduler.policy import Clock, Placement, Running, choose
+from pilot.scheduler.nodes import Node, Slot
+from pilot.scheduler.policy import Clock, Placement, Policy, Running
+from pilot.scheduler.pool import Pool
 from pilot.scheduler.times import Times
 
 #: How often a task may be tried again, by what went wrong. What interrupts a task from outside is not here:
@@ -52,6 +53,7 @@ class Reactor:
         self.pool = Pool()
         self.times = times or Times()
         self.running: dict[int, Running] = {}
+        self._policy = Policy(self.pool, self.times)
         self._budgets = DEFAULT_BUDGETS | dict(budgets or {})
 
     def add(self, tasks: Iterable[Task], holding: Iterable[Edge]) -> None:
@@ -61,17 +63,20 @@ class Reactor:
         self.graph.count(tasks)
 
     def node_joined(self, node: Node) -> None:
-        """A node is there."""
+        """A node is there, for the first time or again.
+
+        What ran on an earlier node of its name holds nothing of it; see :meth:`node_lost` for the tasks.
+        """
         self.pool.add(node)
 
     def schedule(self, clock: Clock) -> tuple[list[Placement], list[Transition]]:
         """Start what may start now."""
-        placements = choose(self.graph.ready, self.pool, self.times, self.running, clock)
+        placements = self._policy.choose(self.graph.ready, clock)
         transitions: list[Transition] = []
         for placement in placements:
             ends_at = None if placement.expected_s is None else clock.now + placement.expected_s
             self.running[placement.task_id] = Running(placement.slot, ends_at)
-            transitions += self.graph.change(placement.task_id, Event.STARTED, f"on {placement.slot.node}")
+            transitions += self.graph.change(placement.task_id, Event.STARTED, _where(placement.slot))
         return placements, transitions
 
     def attempt_ended(self, task_id: int, verdict: Verdict, reason: str, wall_s: float | None) -> Outcome:
@@ -107,13 +112,13 @@ class Reactor:
         return outcome
 
     def _ask_for_more_memory(self, entry: Entry, outcome: Outcome) -> None:
-        """Twice the memory, or all that the largest node has."""
+        """Twice the memory on each node, or all that the largest nodes have."""
         resources = entry.shape.resources
-        holders = [node for node in self.pool.nodes.values() if node.could_hold(resources)]
-        if not holders:
+        memory = self.pool.most_memory(resources)
+        if memory is None:
             return
-        had = resources.memory_mb or max(node.memory_of(resources) for node in holders)
-        wider = replace(resources, memory_mb=min(2 * had, max(node.memory_mb for node in holders)))
+        had, most = memory
+        wider = replace(resources, memory_mb=min(2 * had, most))
         entry.shape = replace(entry.shape, resources=wider)
         outcome.resources[entry.id] = wider
 
@@ -160,9 +165,12 @@ class Reactor:
         return Outcome(transitions, tries={task.id: {}})
 
     def node_lost(self, name: str) -> list[int]:
-        """A node is gone: the tasks that ran there, for the caller to end as interrupted."""
+        """A node is gone: the tasks that ran there or had a share of it, for the caller to end as interrupted.
+
+        What they hold of other nodes is free again when they are ended.
+        """
         self.pool.remove(name)
-        return [task_id for task_id, held in self.running.items() if held.slot.node == name]
+        return [task_id for task_id, held in self.running.items() if name in held.slot.nodes]
 
     def _free_slot(self, task_id: int) -> None:
         held = self.running.pop(task_id, None)
@@ -193,3 +201,8 @@ class Reactor:
             why_never = self.pool.why_never(shape.resources) if self.pool.nodes else ""
             say(shape.kind, why_never or "ready: waits for free cores", self.graph.ready.count(shape))
         return reasons
+
+
+def _where(slot: Slot) -> str:
+    others = len(slot.shares) - 1
+    return f"on {slot.node} and {others} more" if others else f"on {slot.node}"

@@ -52,9 +52,14 @@ class Ready:
 
     def shapes(self) -> Iterator[Shape]:
         """The shapes that have a ready task."""
+        return (shape for shape, _ in self.firsts())
+
+    def firsts(self) -> Iterator[tuple[Shape, int]]:
+        """The shapes that have a ready task, each with the next one."""
         for shape in list(self._heaps):
-            if self.first(shape) is not None:
-                yield shape
+            first = self.first(shape)
+            if first is not None:
+                yield shape, first
 
     def first(self, shape: Shape) -> int | None:
         """The next task of a shape."""

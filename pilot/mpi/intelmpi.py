@@ -1,0 +1,60 @@
+"""Intel MPI, whose launcher is a hydra of its own: on one node by fork, on several through SLURM.
+
+``mpiexec.hydra`` is called and not ``mpirun``, a script round it: when the script alone is killed, all it has
+started runs on.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pilot.mpi.pinning import applications, choosing_cores
+from pilot.mpi.protocol import Slot
+from pilot.mpi.search import Search
+from pilot.mpi.through_slurm import STEP, hosts, job_environ
+
+_VERSION = re.compile(r"Intel\(R\) MPI Library.*?Version (\S+)")
+
+
+class IntelMpi:
+    """``mpiexec.hydra`` of Intel MPI.
+
+    Args:
+        environ: of the tasks.
+        job: the variables of the SLURM job that we are in.
+        extra: arguments for ``mpiexec.hydra``.
+    """
+
+    name = "intelmpi"
+
+    def __init__(self, environ: Mapping[str, str], job: Mapping[str, str] = {}, extra: Sequence[str] = ()) -> None:
+        self._job = job
+        self._extra = extra
+        self._search = Search(["mpiexec.hydra"], _VERSION, environ)
+
+    @property
+    def place(self) -> int:
+        """How far behind on the PATH it is."""
+        return self._search.place
+
+    def found(self) -> str | None:
+        """The version, or None; looked for once."""
+        return self._search.version
+
+    def wrap(self, command: Sequence[str], slot: Slot) -> tuple[list[str], dict[str, str]]:
+        """``mpiexec.hydra``, with the ranks on the cores of the slot.
+
+        Raises:
+            InputError: the numbers do not fit, or an argument is a colon alone.
+            MissingError: several nodes, and no SLURM job.
+        """
+        slot.check(command)
+        program = self._search.program
+        # each rank stays on the cores that it finds itself on
+        env = {"I_MPI_PIN": "off"}
+        if slot.others:
+            argv = [program, "-bootstrap", "slurm", "-hosts", hosts(slot), *self._extra, "-n", str(slot.ranks)]
+            env["I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS"] = " ".join(STEP)
+            return [*argv, *choosing_cores(command, slot)], env | job_environ(self._job, slot)
+        # without -hosts it believes SLURM_JOB_NODELIST
+        argv = [program, "-bootstrap", "fork", "-hosts", "localhost", *self._extra]
+        return [*argv, *applications(command, slot)], env

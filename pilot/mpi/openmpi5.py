@@ -1,0 +1,66 @@
+"""Open MPI 5, whose ``mpirun`` is PRRTE's ``prterun``: on one node without SLURM, on several through it.
+
+It does not hand on its standard input: rank 0 would wait for the end of it for ever, even if it is /dev/null (seen with
+5.0.11), and long input arrives several times (openpmix/prrte#2579). So it is told to leave it alone, and rank 0, a
+child of ``mpirun``, opens what ``mpirun`` has there. Across nodes the ranks have no input.
+
+``--map-by pe-list=1,0:ordered`` works, too (seen, 5.0.11); the ranks are pinned as with all others, see
+:mod:`pilot.mpi.pinning`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pilot.mpi.openmpi import additions, search_mpirun
+from pilot.mpi.pinning import applications, choosing_cores
+from pilot.mpi.protocol import Slot
+from pilot.mpi.through_slurm import STEP, hosts, job_environ
+
+_INPUT_OF_MPIRUN = ("/bin/sh", "-c", 'exec "$@" < "/proc/$PPID/fd/0"', "pilot")
+
+
+class OpenMpi5:
+    """``mpirun`` of Open MPI 5.
+
+    Args:
+        environ: of the tasks.
+        job: the variables of the SLURM job that we are in.
+        extra: arguments for ``mpirun``.
+    """
+
+    name = "openmpi5"
+
+    def __init__(self, environ: Mapping[str, str], job: Mapping[str, str] = {}, extra: Sequence[str] = ()) -> None:
+        self._environ = environ
+        self._job = job
+        self._extra = extra
+        self._search = search_mpirun(5, environ)
+
+    @property
+    def place(self) -> int:
+        """How far behind on the PATH it is."""
+        return self._search.place
+
+    def found(self) -> str | None:
+        """The version, or None; looked for once."""
+        return self._search.version
+
+    def wrap(self, command: Sequence[str], slot: Slot) -> tuple[list[str], dict[str, str]]:
+        """``mpirun``, with the ranks on the cores of the slot.
+
+        Raises:
+            InputError: the numbers do not fit, or an argument is a colon alone.
+            MissingError: several nodes, and no SLURM job.
+        """
+        slot.check(command)
+        mpirun = self._search.program
+        env = additions(mpirun, self._environ)
+        argv = [mpirun, "--stdin", "none", "--prtemca", "ras", "^slurm"]
+        if slot.others:
+            argv += ["--prtemca", "plm", "slurm"]
+            argv += ["--prtemca", "plm_slurm_args", " ".join(STEP), "--host", hosts(slot)]
+            argv += ["--bind-to", "none", *self._extra, "-np", str(slot.ranks), *choosing_cores(command, slot)]
+            return argv, env | job_environ(self._job, slot)
+        # there is no plm "isolated" any more; for one host none is ever used
+        argv += ["--prtemca", "plm", "^slurm"]
+        argv += ["--host", f"localhost:{slot.ranks}", "--bind-to", "none", *self._extra]
+        return [*argv, *applications(command, slot, "-np", _INPUT_OF_MPIRUN)], env

@@ -1,0 +1,58 @@
+"""SLURM's own srun: for sites where ``mpirun`` does not work or is not there (LUMI, Dardel, Perlmutter).
+
+Every task is a step of the job, which the site's slurmctld has to create and to end: some steps a second are
+possible, and sites do not like thousands of them. So "auto" takes it only if nothing else is there.
+
+The ranks are children of SLURM's daemon on each node, not of the pilot's launcher.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pilot.mpi.pinning import choosing_cores
+from pilot.mpi.protocol import Slot
+from pilot.mpi.search import Search
+from pilot.mpi.through_slurm import STEP, job_environ
+
+
+class Srun:
+    """``srun`` inside our job.
+
+    Args:
+        environ: of the tasks.
+        job: the variables of the SLURM job that we are in.
+        extra: arguments for ``srun``, such as ``--mpi=pmi2`` where the site's default is wrong for the program.
+    """
+
+    name = "srun"
+
+    def __init__(self, environ: Mapping[str, str], job: Mapping[str, str] = {}, extra: Sequence[str] = ()) -> None:
+        self._job = job
+        self._extra = extra
+        # even `srun --version` wants to know where slurm.conf is; Debian's says "slurm-wlm 22.05.8"
+        self._search = Search(["srun"], re.compile(r"^slurm\S* (\S+)", re.MULTILINE), {**environ, **job})
+
+    @property
+    def place(self) -> int:
+        """How far behind on the PATH it is."""
+        return self._search.place
+
+    def found(self) -> str | None:
+        """The version, or None; looked for once."""
+        return self._search.version
+
+    def wrap(self, command: Sequence[str], slot: Slot) -> tuple[list[str], dict[str, str]]:
+        """``srun``, with the ranks on the cores of the slot.
+
+        Raises:
+            InputError: the numbers do not fit, or an argument is a colon alone.
+            MissingError: we are in no SLURM job.
+        """
+        slot.check(command)
+        env = job_environ(self._job, slot)
+        node = slot.node or env.get("SLURMD_NODENAME", "")
+        names = ",".join(share.node for share in slot.shares) if slot.others else node
+        argv = [self._search.program, *STEP, "--kill-on-bad-exit=1", "-N", str(len(slot.shares))]
+        argv += ["-n", str(slot.ranks), f"--ntasks-per-node={slot.ranks_per_node}"]
+        argv += [f"--nodelist={names}"] if names else []
+        return [*argv, *self._extra, *choosing_cores(command, slot)], env

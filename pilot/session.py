@@ -1,0 +1,66 @@
+"""One manager from its beginning to its end, whatever its agents are reached by."""
+
+from collections.abc import Callable
+
+from pilot import host
+from pilot.agent.comm import Comm
+from pilot.config import Config
+from pilot.manager import Manager, Shared, Terms
+from pilot.opening import Opened
+from pilot.orders import Orders
+from pilot.publisher import Publisher
+from pilot.snapshot import PilotStatus, Snapshot
+
+Observer = Callable[[Snapshot], None]
+
+
+def manage(
+    opened: Opened, comm: Comm, orders: Orders, terms: Terms, status: PilotStatus, observer: Observer | None = None
+) -> str:
+    """Let a manager work until nothing is left to do, or it has drained; says why it ended.
+
+    Args:
+        opened: the folder.
+        comm: its agents; closed at the end.
+        orders: what the supervisor says meanwhile.
+        terms: what it may use, and how it stops.
+        status: the pilot as it shows itself.
+        observer: called with each snapshot.
+
+    Raises:
+        PilotError: the database, the disk or the lease was lost; what was committed is safe.
+    """
+    status.ends_at = terms.ends_at
+    try:
+        opened.ledger.load()
+        held_s = 0.0 if terms.starts_at is None else max(0.0, host.now() - terms.starts_at)
+        publisher = Publisher(opened.folder, opened.writer, opened.protocol, status, observer, held_s=held_s)
+        shared = Shared(opened.folder, opened.lease, opened.writer, opened.ledger, comm, publisher, orders, terms)
+        manager = Manager(shared)
+        why = manager.run()
+    finally:
+        comm.close()
+    manager.finish(why)
+    return why
+
+
+def terms_of(config: Config, *, began_at: float, starts_at: float | None, ends_at: float | None) -> Terms:
+    """What a pilot may use.
+
+    Args:
+        config: of the campaign.
+        began_at: when the pilot began.
+        starts_at, ends_at: of its allocation; None: there is none, or nobody knows.
+    """
+    run = config.run
+    ends = [end for end in (ends_at, None if run.walltime is None else began_at + run.walltime) if end is not None]
+    return Terms(
+        cores=run.cores,
+        memory_mb=run.memory_mb,
+        starts_at=starts_at,
+        ends_at=min(ends, default=None),
+        drain_wait_s=run.drain_wait,
+        soft_stop_s=run.soft_stop,
+        launchers=config.resources.launchers(),
+        launcher=run.mpi,
+    )

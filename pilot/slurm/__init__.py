@@ -1,0 +1,1 @@
+"""SLURM, seen from a batch job and from a login node."""

@@ -1,0 +1,227 @@
+"""The supervisor's work in an allocation of several nodes: starting a world of ranks, and another when one dies.
+
+Each world is a pilot of its own in the database (its id is the epoch), so that nothing of a dead world can write
+any more. A node that is lost does not end its world; only the loss of rank 0 does, or of all.
+"""
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import db.errors
+from db.errors import MissingError, PilotError
+from pilot import host
+from pilot.agent import monitor
+from pilot.agent.peers import CURE, WORLD
+from pilot.config import Config
+from pilot.folder import Folder
+from pilot.lease import Lease
+from pilot.mpi.own_ranks import start_ranks
+from pilot.mpi.scrub import of_the_job, scrubbed
+from pilot.opening import agent_settings, begin_pilot, open_database
+from pilot.orders import DrainOrder, Orders
+from pilot.plan import Plan
+from pilot.session import Observer
+from pilot.slurm.allocation import Allocation
+from pilot.slurm.client import Slurm
+from pilot.snapshot import read_snapshot
+from pilot.world import World
+
+log = logging.getLogger("pilot")
+
+#: So long a world may take until rank 0 is heard.
+START_S = 120.0
+#: So many worlds in a row that die young, and no other is tried.
+TRIES = 3
+#: A world that has lived for so long was no failure to start.
+YOUNG_S = 120.0
+_LOOK_S = 0.2
+_LAST_WORDS_S = 2.0
+_SNAPSHOT_S = 1.0
+
+
+@dataclass(slots=True)
+class _End:
+    """How a world ended: in order, with a reason; or it died, and said something or nothing."""
+
+    why: str = ""
+    died: str = ""
+    library: str = ""
+
+
+class Worlds:
+    """One after the other, until one comes to its end in order."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        config: Config,
+        lease: Lease,
+        orders: Orders,
+        allocation: Allocation,
+        observer: Observer | None,
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._lease = lease
+        self._orders = orders
+        self._allocation = allocation
+        self._observer = observer
+        self._way = "srun" if config.run.world == "auto" else config.run.world
+        self._slurm = Slurm(os.environ)
+        self._bad: set[str] = set()
+        self._drained = ""
+        self._shown_at = 0.0
+
+    def run(self) -> str:
+        """See :func:`pilot.supervisor.run_pilot`.
+
+        Raises:
+            MissingError: the ranks cannot be started, or die again and again.
+            PilotError: what the manager could not go on with.
+        """
+        failures = 0
+        nodes = tuple(node.name for node in self._allocation.nodes)
+        while True:
+            began = host.monotonic()
+            end = self._one_world(nodes)
+            if end.why:
+                return end.why
+            if self._drained:
+                return f"its ranks died while it drained ({self._drained})"
+            failures = 1 if host.monotonic() - began > YOUNG_S else failures + 1
+            log.error("the pilot's ranks died: %s", end.died)
+            if failures >= TRIES:
+                raise MissingError(
+                    f"the pilot's ranks have died {failures} times: {end.died}",
+                    where=f"{WORLD}, started by {self._way} on {', '.join(nodes)}; they use {end.library or 'no MPI'}",
+                    next_step=CURE,
+                )
+            nodes = self._nodes_that_are_left(nodes)
+            log.info("starting again on %s", ", ".join(nodes))
+
+    def _nodes_that_are_left(self, before: tuple[str, ...]) -> tuple[str, ...]:
+        living = self._slurm.living_nodes(self._allocation.job_id) or before
+        snapshot = read_snapshot(self._folder)
+        lost = {node.name for node in snapshot.nodes if node.lost} if snapshot is not None else set()
+        left = tuple(name for name in before if name in living and name not in lost | self._bad)
+        if not left:
+            raise MissingError(
+                "no node of the allocation is left",
+                where=f"job {self._allocation.job_id}",
+                next_step="`pilot submit` asks for another; nothing that was recorded is lost",
+            )
+        return left
+
+    def _one_world(self, nodes: tuple[str, ...]) -> _End:
+        plan = self._plan(nodes)
+        path = plan.write(self._folder)
+        argv, added = start_ranks(self._way, nodes, [sys.executable, "-P", "-m", "pilot.rank", str(path)])
+        marks = {monitor.CAMPAIGN: plan.settings.campaign_id, monitor.EPOCH: str(plan.settings.epoch)}
+        log.info("pilot %d begins on %d nodes: %s", plan.settings.epoch, len(nodes), ", ".join(nodes))
+        argv[0] = _of_the_site(argv[0])
+        try:
+            world = World(argv, scrubbed(os.environ) | of_the_job(os.environ) | added | marks)
+        except OSError as error:
+            raise MissingError(
+                f"the pilot's ranks cannot be started: {argv[0]}: {error.strerror}",
+                where=f"job {self._allocation.job_id}",
+                next_step='set run.world in pilot.toml: "srun", "mpiexec", "mpirun", or "local" for one node only',
+            ) from error
+        try:
+            return self._watch(world)
+        finally:
+            if world.step:
+                self._slurm.end_step(world.step)
+            world.close()
+            path.unlink(missing_ok=True)
+
+    def _plan(self, nodes: tuple[str, ...]) -> Plan:
+        run, allocation = self._config.run, self._allocation
+        with open_database(self._folder, self._config, self._lease) as opened:
+            begin_pilot(opened)
+            settings = agent_settings(opened)
+        return Plan(
+            nonce=self._lease.holder.nonce,
+            settings=settings,
+            nodes={node.name: node for node in allocation.nodes if node.name in nodes},
+            silence_s=run.silence,
+            starts_at=allocation.starts_at,
+            ends_at=allocation.ends_at,
+            walltime_s=run.walltime,
+            cores=run.cores,
+        )
+
+    def _watch(self, world: World) -> _End:
+        began = host.monotonic()
+        end = _End()
+        while not (end.why or end.died):
+            for event in world.hear(_LOOK_S):
+                self._hear(event, world, end)
+            for order in self._orders.take():
+                if isinstance(order, DrainOrder):
+                    self._drained = order.why
+                world.tell(order)
+            self._show()
+            if end.why or end.died:
+                break
+            if world.is_over():
+                self._hear_last_words(world, end)
+                if end.why:
+                    break
+                end.died = end.died or "; ".join([*world.last_words][-3:]) or "without a word"
+            elif not world.ready and host.monotonic() - began > START_S:
+                end.died = f"rank 0 was not heard within {START_S:.0f} s"
+        end.library = world.library
+        if end.why:
+            world.wait()
+            self._show(at_once=True)
+        return end
+
+    def _hear_last_words(self, world: World, end: _End) -> None:
+        """What rank 0 said before it left may take its time through the launcher."""
+        deadline = host.monotonic() + _LAST_WORDS_S
+        while not end.why and host.monotonic() < deadline:
+            for event in world.hear(_LOOK_S):
+                self._hear(event, world, end)
+
+    def _hear(self, event: dict[str, Any], world: World, end: _End) -> None:
+        match event["ev"]:
+            case "log":
+                log.log(event["level"], "%s", event["said"])
+            case "ended":
+                end.why = event["why"]
+            case "failed":
+                error = _error_of(event)
+                if error is not None and (world.ready or error.where == WORLD):
+                    raise error
+                if not world.ready:
+                    self._bad.add(event["node"])
+                end.died = f"node {event['node']}: {event['what']}"
+
+    def _show(self, *, at_once: bool = False) -> None:
+        """Let the view have what the manager has published."""
+        if self._observer is None or (host.monotonic() - self._shown_at < _SNAPSHOT_S and not at_once):
+            return
+        self._shown_at = host.monotonic()
+        snapshot = read_snapshot(self._folder)
+        if snapshot is not None:
+            self._observer(snapshot)
+
+
+def _of_the_site(program: str) -> str:
+    """A program on PATH, but not one that a wheel has put beside our Python: its mpirun is not the site's."""
+    ours = str(Path(sys.executable).parent)
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return shutil.which(program, path=os.pathsep.join(place for place in places if place != ours)) or program
+
+
+def _error_of(event: dict[str, Any]) -> PilotError | None:
+    """The error that a rank has reported; None if it was no error for users."""
+    kind: Callable[..., PilotError] | None = getattr(db.errors, event["kind"], None) if event["kind"] else None
+    return None if kind is None else kind(event["what"], where=event["where"], next_step=event["next"])

@@ -4,7 +4,8 @@
 
 An event is the end of one attempt and all that is decided because of it: what follows in the graph, and what starts
 on the cores that became free. Its cost is processor time. The time of the allocation is simulated: each task ends when
-its random duration says so. An allocation is measured with small tasks only, and with a task of whole nodes (64, or
+its random duration says so. Python's collector of garbage is off: its pauses belong to the program, not to an event.
+An allocation is measured with small tasks only, and with a task of whole nodes (64, or
 half of them) waiting before all of them; as soon as one has ended the next one waits. Such a task takes many nodes at
 once, and gives them back at once, for hundreds of small tasks: these events are in the columns after "wide", all
 others before.
@@ -147,10 +148,10 @@ def main() -> None:
         first: tuple[int, float] | None = None
         for nodes in options.nodes:
             simulation = Simulation(nodes, options.tasks, wide=wide, known=known)
-            # what others have left behind is not to be tidied up in the middle of a measurement
             gc.collect()
-            gc.freeze()
+            gc.disable()
             found = simulation.run()
+            gc.enable()
             first = first or (nodes, statistics.fmean(found.plain))
             print_row(nodes, found, first)
 

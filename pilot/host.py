@@ -137,11 +137,19 @@ def usable_cores() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
+def visible_gpus() -> tuple[int, ...] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES lists; None where it is not set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return None
+    return tuple(int(item) for item in visible.split(",") if item.strip().isdigit())
+
+
 def gpus() -> tuple[int, ...]:
     """The GPUs that we may use: what CUDA_VISIBLE_DEVICES says, else all NVIDIA devices of the machine."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_gpus()
     if visible is not None:
-        return tuple(int(item) for item in visible.split(",") if item.strip().isdigit())
+        return visible
     names = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
     return tuple(sorted(int(name) for name in names if name.isdigit()))
 

@@ -5,32 +5,31 @@ moment leaves a database from which the next pilot goes on.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from db import pilot_table
 from db.engine import Writer
-from db.states import PilotState, TaskKind, Verdict
+from db.states import PilotState, Verdict
 from pilot import drain, host, mailbox
 from pilot.agent.comm import Comm
-from pilot.agent.journal import ends_file, forget_before, read_ends
-from pilot.agent.judging import judge
-from pilot.agent.messages import Ended, Gone, Hello, Start, Stop, Sweep, ToManager, Trouble
+from pilot.agent.journal import forget_before
+from pilot.agent.messages import Ended, Start, Stop, ToManager
 from pilot.drain import Drain, Phase
 from pilot.durations import say_duration
 from pilot.folder import Folder
 from pilot.lease import Lease
 from pilot.ledger import Ledger
 from pilot.mailbox import Request
+from pilot.node_watch import NodeWatch
 from pilot.orders import DrainOrder, EndOrder, Orders
+from pilot.orphans import judge_orphans
 from pilot.publisher import Publisher
 from pilot.requests import Steering, apply
-from pilot.scheduler.nodes import Node
 from pilot.scheduler.policy import Clock
+from pilot.terms import Terms
 from pilot.turn import Actions, Running, Turn
-from tasks.protocol import Cause, Exit, Work
-from tasks.registry import engine
+from tasks.protocol import Cause
 
 log = logging.getLogger("pilot")
 
@@ -38,32 +37,7 @@ log = logging.getLogger("pilot")
 WAIT_S = 0.25
 BEAT_S = 10.0
 #: So long the manager waits for all agents before it begins with those that are there.
-GREET_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a pilot may use and how it stops.
-
-    Attributes:
-        cores: so many of a node's cores; None for all. More than it has: its tasks share cores and are not pinned.
-        memory_mb: so much of a node's memory at most; None for all.
-        starts_at: when the allocation was granted, seconds since 1970; None: when the pilot began.
-        ends_at: when everything must be over, seconds since 1970; None if nothing ends it.
-        drain_wait_s: how long running tasks may go on when draining without a known end.
-        soft_stop_s: how long a task gets to stop in its own way.
-        launchers: the MPI launcher of some kinds of tasks.
-        launcher: that of all others.
-    """
-
-    cores: int | None = None
-    memory_mb: int | None = None
-    starts_at: float | None = None
-    ends_at: float | None = None
-    drain_wait_s: float = 600.0
-    soft_stop_s: float = 20.0
-    launchers: Mapping[TaskKind, str] = field(default_factory=dict)
-    launcher: str = "auto"
+GREET_S = 60.0
 
 
 @dataclass(slots=True)
@@ -93,9 +67,9 @@ class Manager:
         self._terms = shared.terms
         self._drain: Drain | None = None
         self._orders = shared.orders
-        self._unpinned: set[str] = set()
+        self._nodes = NodeWatch(shared.folder.root, shared.ledger, shared.comm, shared.terms)
         self._strangers: set[str] = set()
-        self._beat_at = float("-inf")
+        self._inbox_at = self._beat_at = float("-inf")
         self._steering = Steering(self._begin_drain, self._resume)
 
     def run(self) -> str:
@@ -122,55 +96,15 @@ class Manager:
         while awaited and self._drain is None and (host.monotonic() < deadline or not self._ledger.reactor.pool.nodes):
             for name, message in self._comm.receive(WAIT_S):
                 awaited.discard(name)
-                self._hear_of_node(message)
+                self._nodes.hear(message)
             self._obey()
         if awaited and self._drain is None:
             log.warning("nothing has been heard yet of %s: beginning without", ", ".join(sorted(awaited)))
 
-    def _hear_of_node(self, message: ToManager) -> list[Ended]:
-        """A node has joined, is lost, or in trouble; the attempts that ended with it."""
-        match message:
-            case Hello():
-                self._node_joined(message)
-            case Gone():
-                return self._node_gone(message)
-            case Trouble():
-                log.warning("node %s: %s", message.node, message.text)
-        return []
-
-    def _node_joined(self, hello: Hello) -> None:
-        cores, domains = hello.cores[: self._terms.cores], hello.domains
-        more = self._terms.cores is not None and self._terms.cores > len(hello.cores)
-        if more:
-            cores = tuple(range(self._terms.cores or 0))
-        if more or not hello.pinned:
-            log.warning("node %s: its cores are only counted, nothing is pinned to them", hello.node)
-            self._unpinned.add(hello.node)
-            domains = ()
-        memory = min(hello.memory_mb, self._terms.memory_mb or hello.memory_mb)
-        self._ledger.node_joined(Node(hello.node, cores, memory, hello.gpus, domains))
-        self._publisher.changed()
-        log.info("node %s: %d cores, %d MB", hello.node, len(cores), memory)
-
-    def _node_gone(self, gone: Gone) -> list[Ended]:
-        """Write a node off: what it had finished is adopted, the rest of what ran there is run again."""
-        touched = [self._ledger.running[attempt_id] for attempt_id in self._ledger.node_lost(gone.node, gone.why)]
-        here = [entry for entry in touched if entry.attempt.node == gone.node]
-        for entry in touched:
-            if entry not in here:
-                # its head lives and will report the end
-                self._stop(entry.attempt.id, Cause.LOST, soft=False)
-        for entry in here:
-            for share in entry.attempt.others:
-                self._comm.send(share.node, Sweep(entry.attempt.id))
-        log.warning("node %s is lost (%s): %d tasks ran there", gone.node, gone.why, len(touched))
-        self._publisher.changed()
-        return self._judge_orphans(here)
-
     def _recover(self) -> None:
         """Starting is recovering: judge what a dead pilot left running, let the campaign begin or go on."""
         orphans = list(self._ledger.running.values())
-        judged = self._judge_orphans(orphans)
+        judged = judge_orphans(self._folder.root, orphans)
         adopted = sum(message.judgement.verdict is Verdict.DONE for message in judged)
         with self._turn() as turn:
             turn.end_attempts(judged)
@@ -182,23 +116,22 @@ class Manager:
                 "%d attempts of a dead pilot: %d adopted, %d run again", len(orphans), adopted, len(orphans) - adopted
             )
 
-    def _judge_orphans(self, orphans: Sequence[Running]) -> list[Ended]:
-        """What became of attempts that nobody saw ending, by the journals of their launchers and by their files."""
-        places = {(entry.attempt.pilot_id, entry.attempt.node) for entry in orphans}
-        ends = {place: read_ends(ends_file(self._folder.root, *place)) for place in places}
-        return [self._judge_orphan(entry, ends[entry.attempt.pilot_id, entry.attempt.node]) for entry in orphans]
-
-    def _judge_orphan(self, entry: Running, ends: Mapping[int, Exit]) -> Ended:
-        attempt, task = entry.attempt, entry.task
-        end = ends.get(attempt.id, Exit(cause=Cause.LOST))
-        directory = self._folder.root / attempt.directory
-        work = Work(self._folder.root, directory, attempt.id, task.spec, task.resources)
-        return Ended(attempt.id, end, judge(engine(task.engine), work, end))
-
     def _hear(self, messages: list[tuple[str, ToManager]]) -> None:
         ended = [message for _, message in messages if isinstance(message, Ended)]
         for _, message in messages:
-            ended += self._hear_of_node(message)
+            ended += self._nodes.hear(message)
+        ended = self._nodes.believed(ended, host.monotonic())
+        self._publish_nodes()
+        requests = self._requests()
+        if ended or requests or self._may_start():
+            self._decide(ended, requests)
+
+    def _requests(self) -> list[Request]:
+        """What lies in the inbox; looked for now and then, as a shared disk takes its time to answer."""
+        now = host.monotonic()
+        if now < self._inbox_at:
+            return []
+        self._inbox_at = now + WAIT_S
         requests, strangers = mailbox.waiting_requests(self._folder)
         for path in strangers:
             put_aside = mailbox.refuse(path)
@@ -206,8 +139,12 @@ class Manager:
                 done = "was put aside" if put_aside else "cannot be put aside"
                 log.warning("a file in the inbox is no request of ours and %s: %s", done, path.name)
             self._strangers.add(path.name)
-        if ended or requests or self._may_start():
-            self._decide(ended, requests)
+        return requests
+
+    def _publish_nodes(self) -> None:
+        if self._nodes.changed:
+            self._nodes.changed = False
+            self._publisher.changed()
 
     def _may_start(self) -> bool:
         reactor = self._ledger.reactor
@@ -239,7 +176,7 @@ class Manager:
             log.info("%s", remark)
 
     def _start_message(self, entry: Running) -> Start:
-        attempt, task = entry.attempt, entry.task
+        attempt, task = self._nodes.pinned(entry).attempt, entry.task
         return Start(
             attempt_id=attempt.id,
             task_id=task.id,
@@ -247,18 +184,14 @@ class Manager:
             spec=task.spec,
             directory=attempt.directory,
             resources=task.resources,
-            cores=self._pinned(attempt.node, attempt.cores),
+            cores=attempt.cores,
             gpus=attempt.gpus,
             memory_mb=task.resources.memory_mb,
             time_limit_s=task.time_limit_s,
             time_left_s=self._clock().left_s,
-            others=tuple(replace(share, cores=self._pinned(share.node, share.cores)) for share in attempt.others),
+            others=attempt.others,
             mpi=self._terms.launchers.get(task.kind, self._terms.launcher),
         )
-
-    def _pinned(self, node: str, cores: tuple[int, ...]) -> tuple[int, ...]:
-        """The cores to pin to; none where they are only counted."""
-        return () if node in self._unpinned else cores
 
     def _stop(self, attempt_id: int, cause: Cause, *, soft: bool) -> None:
         entry = self._ledger.running.get(attempt_id)
@@ -282,11 +215,12 @@ class Manager:
 
     def _end_moved(self, at: float) -> None:
         """SLURM was asked again: administrators change the end, and backfill shortens it."""
-        moved = self._terms.ends_at is None or abs(at - self._terms.ends_at) > 1.0
-        self._terms = replace(self._terms, ends_at=at)
+        end = min(at, self._terms.wished_end or at)
+        moved = self._terms.ends_at is None or abs(end - self._terms.ends_at) > 1.0
+        self._terms = replace(self._terms, ends_at=end)
         if moved:
-            log.info("the allocation ends in %s", say_duration(max(0.0, at - host.now())))
-            self._publisher.set_end(at)
+            log.info("everything must be over in %s", say_duration(max(0.0, end - host.now())))
+            self._publisher.set_end(end)
 
     def _begin_drain(self, why: str, at_once: bool) -> None:
         terms, now = self._terms, host.now()

@@ -32,7 +32,8 @@ from pilot.lease import lease_of
 from pilot.opening import open_database, status_of
 from pilot.orders import DrainOrder, Orders, from_line
 from pilot.plan import Plan, read_plan
-from pilot.session import manage, terms_of
+from pilot.session import manage
+from pilot.terms import terms_of
 from tasks.registry import engine
 
 log = logging.getLogger("pilot")

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from pilot import host
 from pilot.agent.comm import Comm
-from pilot.config import Config
-from pilot.manager import Manager, Shared, Terms
+from pilot.manager import Manager, Shared
 from pilot.opening import Opened
 from pilot.orders import Orders
 from pilot.publisher import Publisher
 from pilot.snapshot import PilotStatus, Snapshot
+from pilot.terms import Terms
 
 Observer = Callable[[Snapshot], None]
 
@@ -42,25 +42,3 @@ def manage(
         comm.close()
     manager.finish(why)
     return why
-
-
-def terms_of(config: Config, *, began_at: float, starts_at: float | None, ends_at: float | None) -> Terms:
-    """What a pilot may use.
-
-    Args:
-        config: of the campaign.
-        began_at: when the pilot began.
-        starts_at, ends_at: of its allocation; None: there is none, or nobody knows.
-    """
-    run = config.run
-    ends = [end for end in (ends_at, None if run.walltime is None else began_at + run.walltime) if end is not None]
-    return Terms(
-        cores=run.cores,
-        memory_mb=run.memory_mb,
-        starts_at=starts_at,
-        ends_at=min(ends, default=None),
-        drain_wait_s=run.drain_wait,
-        soft_stop_s=run.soft_stop,
-        launchers=config.resources.launchers(),
-        launcher=run.mpi,
-    )

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -22,18 +22,33 @@ from pilot.folder import Folder
 from pilot.lease import Lease
 from pilot.opening import agent_settings, begin_pilot, held_folder, open_database
 from pilot.orders import DrainOrder, Orders
-from pilot.session import Observer, manage, terms_of
+from pilot.session import Observer, manage
 from pilot.slurm.allocation import Allocation, NodeGrant, from_environment
+from pilot.terms import terms_of
 from pilot.worlds import Worlds
 from tasks.registry import engine
 
 log = logging.getLogger("pilot")
 
+#: signals that come from somebody who has typed something
+_SAID = {signal.SIGINT: "Ctrl-C", signal.SIGUSR2: "pilot drain"}
 
-def run_pilot(folder: Folder, config: Config, on_snapshot: Observer | None = None) -> str:
+
+def run_pilot(
+    folder: Folder,
+    config: Config,
+    on_snapshot: Observer | None = None,
+    on_held: Callable[[], None] = lambda: None,
+) -> str:
     """Run a pilot until nothing is left to do, or it has drained; says why it ended.
 
     In an allocation it uses all its nodes; elsewhere this machine.
+
+    Args:
+        folder: of the campaign.
+        config: its pilot.toml.
+        on_snapshot: called with each snapshot.
+        on_held: called once the folder is ours.
 
     Raises:
         HeldError: a pilot holds the folder.
@@ -43,6 +58,7 @@ def run_pilot(folder: Folder, config: Config, on_snapshot: Observer | None = Non
     allocation = from_environment(os.environ)
     orders = Orders()
     with held_folder(folder, "run") as lease, _signals(orders), _end_of(allocation, orders):
+        on_held()
         if allocation is None:
             if shutil.which("sbatch") is not None:
                 log.warning("this is no allocation: everything runs on this machine (`pilot submit` asks for one)")
@@ -96,8 +112,7 @@ def _signals(orders: Orders) -> Iterator[None]:
     def drain(number: int, _frame: FrameType | None) -> None:
         again = number in heard and number in {signal.SIGINT, signal.SIGTERM}
         heard.append(number)
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        orders.put(DrainOrder(name, at_once=again))
+        orders.put(DrainOrder(_SAID.get(signal.Signals(number)) or signal.Signals(number).name, at_once=again))
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
     before = {number: signal.signal(number, drain) for number in numbers}

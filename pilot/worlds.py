@@ -77,6 +77,8 @@ class Worlds:
         self._bad: set[str] = set()
         self._drained = ""
         self._shown_at = 0.0
+        #: what is reserved from then on has not been counted by any world
+        self._since = allocation.starts_at
 
     def run(self) -> str:
         """See :func:`pilot.supervisor.run_pilot`.
@@ -94,6 +96,7 @@ class Worlds:
                 return end.why
             if self._drained:
                 return f"its ranks died while it drained ({self._drained})"
+            self._since = host.now()
             failures = 1 if host.monotonic() - began > YOUNG_S else failures + 1
             log.error("the pilot's ranks died: %s", end.died)
             if failures >= TRIES:
@@ -151,7 +154,7 @@ class Worlds:
             settings=settings,
             nodes={node.name: node for node in allocation.nodes if node.name in nodes},
             silence_s=run.silence,
-            starts_at=allocation.starts_at,
+            starts_at=self._since,
             ends_at=allocation.ends_at,
             walltime_s=run.walltime,
             cores=run.cores,

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from db.records import Resources, Task
 from db.states import TaskKind, TaskState, Verdict
+from pilot.scheduler.claim import Claim, claim
 from pilot.scheduler.nodes import Node
 from pilot.scheduler.policy import PATIENCE_S, Clock
+from pilot.scheduler.pool import Pool
 from pilot.scheduler.reactor import Reactor
 
 NODES, CORES = 4, 8
@@ -208,17 +210,23 @@ def test_nodes_are_not_kept_for_what_could_not_end_before_the_allocation_does() 
     assert simulation.schedule(left=150.0) == [small]
 
 
-def test_what_has_been_kept_free_is_not_given_up_for_a_node_that_comes_free_as_well() -> None:
+def test_what_has_been_kept_free_is_not_given_up_for_another_node() -> None:
     """Nobody knows how long these tasks take: the nodes of the claim stay the same until it is met."""
-    simulation = Simulation()
-    durations = {1: 500.0, 2: 20.0, 3: 30.0, 4: 40.0}
-    for number in durations:
-        simulation.add(Resources(ranks=CORES), lambda number=number: durations[number], priority=2)  # type: ignore[misc]
-    assert simulation.schedule() == [1, 2, 3, 4]
-    wide = simulation.add(Resources(ranks=2 * CORES, nodes=2), lambda: 10.0, priority=1)
-    for _ in range(40):
-        simulation.add(Resources(ranks=1), lambda: 5.0, stream=True)
-    simulation.run_until(400.0)
-    waited = simulation.waited(wide)
-    assert waited is not None
-    assert waited <= 40.0
+    pool = Pool([Node(f"n{number}", tuple(range(CORES)), 8000) for number in range(3)])
+    slots = {name: pool.place(Resources(ranks=4), but=pool.nodes.keys() - {name}) for name in pool.nodes for _ in "12"}
+    wide = Resources(ranks=2 * CORES, nodes=2)
+    before = claim(wide, pool, 0.0)
+    assert before is not None
+    assert before.nodes == {"n0", "n1"}
+    slot = slots["n2"]
+    assert slot is not None
+    pool.give_back(slot)
+    assert claim(wide, pool, 1.0, before) == Claim(wide, before.nodes, 1.0)
+    other = claim(wide, pool, 1.0)
+    assert other is not None
+    assert "n2" in other.nodes
+    # a node that is gone is replaced
+    pool.remove("n0")
+    assert claim(wide, pool, 1.0, before) == Claim(wide, frozenset({"n1", "n2"}), 1.0)
+    pool.remove("n1")
+    assert claim(wide, pool, 1.0, before) is None

@@ -23,7 +23,14 @@ def what_is_ours(node: str, grant: NodeGrant | None, *, hyperthreads: bool) -> H
     whole = seen if hyperthreads else topology.one_thread_a_core(seen)
     granted = None if grant is None else grant.cpus
     memory = min(host.memory_mb(), grant.memory_mb or host.memory_mb()) if grant else host.memory_mb()
-    gpus = host.gpus() if grant is None or grant.gpus is None else grant.gpus
+    gpus = _gpus(grant)
     if granted in {None, len(seen), len(whole)}:
         return Hello(node, whole, memory, gpus, topology.restricted(whole), pinned=True)
     return Hello(node, tuple(range(granted or 0)), memory, gpus, pinned=False)
+
+
+def _gpus(grant: NodeGrant | None) -> tuple[int, ...]:
+    if grant is None:
+        return host.gpus()
+    # in a job SLURM says on each node which GPUs are ours; where it says nothing we were given none
+    return host.visible_gpus() or () if grant.gpus is None else grant.gpus

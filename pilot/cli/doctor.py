@@ -18,6 +18,14 @@ def doctor(
             help="Also run a small campaign (aluminium with ASE's EMT; no DFT; about a minute) in a temporary folder.",
         ),
     ] = False,
+    allocation: Annotated[
+        bool,
+        typer.Option(
+            "--allocation",
+            help="Inside an allocation: look at its nodes, the disk they share, every MPI launcher (two probes at "
+            "once, their cores compared) and every way to start the pilot's own ranks. A minute at most, as a rule.",
+        ),
+    ] = False,
     release_lease: Annotated[
         bool,
         typer.Option(
@@ -36,6 +44,13 @@ def doctor(
         from pilot.cli.checks_folder import release
 
         release(find_folder(folder))
+        return
+    if allocation:
+        from pilot.cli.allocation_print import print_sections
+        from pilot.cli.checks_allocation import check_allocation
+
+        if not print_sections(check_allocation(_folder_or_none(folder))):
+            raise typer.Exit(MissingError.exit_code)
         return
     from pilot.cli.checks import check_all, print_checks
 

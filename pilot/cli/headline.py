@@ -31,8 +31,15 @@ def headline(snapshot: Snapshot | None, presence: Presence, now: float) -> list[
     elif pilot.state == "ended":
         lines.append(Text(f"the last one, pilot {pilot.id} on {pilot.host}, has ended: {pilot.remark}"))
     else:
-        lines.append(Text(f"pilot {pilot.id} on {pilot.host} has died without a word; `pilot run` goes on from there"))
+        again = _again(snapshot) if snapshot is not None else "`pilot run`"
+        lines.append(Text(f"pilot {pilot.id} on {pilot.host} has died without a word; {again} goes on from there"))
     return lines
+
+
+def _again(snapshot: Snapshot) -> str:
+    """What starts the next pilot: whoever came through SLURM goes on so."""
+    through_slurm = snapshot.pilot is not None and snapshot.pilot.job_id is not None
+    return "`pilot submit`" if through_slurm else "`pilot run`"
 
 
 def _all_done(snapshot: Snapshot) -> bool:
@@ -82,7 +89,7 @@ def next_steps(snapshot: Snapshot, *, alive: bool) -> list[str]:
     left = count(snapshot, "waiting", "ready", "running") - hopeless
     campaign = snapshot.campaign
     if left > 0:
-        steps.append("`pilot run` goes on")
+        steps.append(f"{_again(snapshot)} goes on")
     elif campaign is not None and campaign.state == "not converged":
         steps.append("`pilot export`; or more max_generations in pilot.toml, and `pilot run` goes on")
     elif campaign is not None and campaign.training_set:

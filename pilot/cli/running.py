@@ -14,6 +14,7 @@ from rich.text import Text
 from db.errors import HeldError, PilotError
 from db.files import storage_error
 from pilot import host
+from pilot.cli.chain import Chain
 from pilot.cli.headline import count, next_steps
 from pilot.cli.narrator import Narrator, RecentLines
 from pilot.cli.output import ERROR, GOOD, console, print_error, say
@@ -51,9 +52,10 @@ def run_here(folder: Folder, wishes: Wishes, *, live: bool) -> int:
     """
     config = _with_wishes(read_config(folder.config), wishes)
     began = host.monotonic()
+    chain = Chain(folder)
     with _log_file(folder), _heard_signals() as heard:
         try:
-            why = _run_live(folder, config) if live else _run_plain(folder, config)
+            why = _run_live(folder, config, chain) if live else _run_plain(folder, config, chain)
         except HeldError as error:
             # the log is that of the pilot which holds the folder
             if "SLURM_JOB_ID" not in os.environ:
@@ -91,14 +93,16 @@ def _with_wishes(config: Config, wishes: Wishes) -> Config:
     return config.model_copy(update={"run": run})
 
 
-def _run_plain(folder: Folder, config: Config) -> str:
+def _run_plain(folder: Folder, config: Config, chain: Chain) -> str:
     handler = logging.StreamHandler(console().file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     with _handler(handler):
-        return run_pilot(folder, config, Narrator(log, read_snapshot(folder), counts=True).hear)
+        why = run_pilot(folder, config, Narrator(log, read_snapshot(folder), counts=True).hear, chain.begin)
+        chain.end()
+        return why
 
 
-def _run_live(folder: Folder, config: Config) -> str:
+def _run_live(folder: Folder, config: Config, chain: Chain) -> str:
     narrator, recent = Narrator(log, read_snapshot(folder), counts=False), RecentLines()
     view = LiveView(folder, recent.lines)
 
@@ -110,7 +114,9 @@ def _run_live(folder: Folder, config: Config) -> str:
         _handler(recent),
         Live(view, console=console(), refresh_per_second=_REFRESH_PER_S, transient=True),
     ):
-        return run_pilot(folder, config, hear)
+        why = run_pilot(folder, config, hear, chain.begin)
+        chain.end()
+        return why
 
 
 @contextmanager

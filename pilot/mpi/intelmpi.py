@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pilot.mpi.pinning import applications, choosing_cores
 from pilot.mpi.protocol import Slot
 from pilot.mpi.search import Search
-from pilot.mpi.through_slurm import STEP, hosts, job_environ
+from pilot.mpi.through_slurm import STEP, job_environ
 
 _VERSION = re.compile(r"Intel\(R\) MPI Library.*?Version (\S+)")
 
@@ -52,8 +52,13 @@ class IntelMpi:
         # each rank stays on the cores that it finds itself on
         env = {"I_MPI_PIN": "off"}
         if slot.others:
-            argv = [program, "-bootstrap", "slurm", "-hosts", hosts(slot), *self._extra, "-n", str(slot.ranks)]
+            names = ",".join(share.node for share in slot.shares)
+            # of "n1:2,n2:2" it would ignore the numbers (seen, 2021.18)
+            argv = [program, "-bootstrap", "slurm", "-hosts", names, "-ppn", str(slot.ranks_per_node)]
+            argv += [*self._extra, "-n", str(slot.ranks)]
             env["I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS"] = " ".join(STEP)
+            # our numbers, and not those of the job
+            env["I_MPI_JOB_RESPECT_PROCESS_PLACEMENT"] = "off"
             return [*argv, *choosing_cores(command, slot)], env | job_environ(self._job, slot)
         # without -hosts it believes SLURM_JOB_NODELIST
         argv = [program, "-bootstrap", "fork", "-hosts", "localhost", *self._extra]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pilot.mpi.openmpi import additions, search_mpirun
 from pilot.mpi.pinning import applications, choosing_cores
 from pilot.mpi.protocol import Slot
-from pilot.mpi.through_slurm import STEP, hosts, job_environ
+from pilot.mpi.through_slurm import STEP, hosts, job_environ, nodelist
 
 
 class OpenMpi4:
@@ -50,10 +50,12 @@ class OpenMpi4:
         mpirun = self._search.program
         env = additions(mpirun, self._environ)
         if slot.others:
-            # not ras slurm: it would want to know what SLURM_TASKS_PER_NODE is; --host says it all
+            # not ras slurm: it would want to know what SLURM_TASKS_PER_NODE is; --host says it all. Where mpirun
+            # takes the host list for all there is, it does not tell srun which nodes (seen): so we do; if it does,
+            # its own list comes later, and counts. Its own ranks, those of the head, are no children of srun.
             argv = [mpirun, "--mca", "plm", "slurm", "--mca", "ras", "^slurm"]
-            argv += ["--mca", "plm_slurm_args", " ".join(STEP), "--host", hosts(slot)]
+            argv += ["--mca", "plm_slurm_args", " ".join([*STEP, *nodelist(slot)]), "--host", hosts(slot)]
             argv += ["--bind-to", "none", *self._extra, "-np", str(slot.ranks), *choosing_cores(command, slot)]
-            return argv, env | job_environ(self._job, slot)
+            return argv, env | job_environ(self._job, slot) | {"SLURMD_NODENAME": slot.node}
         argv = [mpirun, "--mca", "plm", "isolated", "--mca", "ras", "^slurm", "--host", f"localhost:{slot.ranks}"]
         return [*argv, "--bind-to", "none", *self._extra, *applications(command, slot, "-np")], env

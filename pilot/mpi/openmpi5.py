@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pilot.mpi.openmpi import additions, search_mpirun
 from pilot.mpi.pinning import applications, choosing_cores
 from pilot.mpi.protocol import Slot
-from pilot.mpi.through_slurm import STEP, hosts, job_environ
+from pilot.mpi.through_slurm import STEP, hosts, job_environ, nodelist
 
 _INPUT_OF_MPIRUN = ("/bin/sh", "-c", 'exec "$@" < "/proc/$PPID/fd/0"', "pilot")
 
@@ -57,9 +57,9 @@ class OpenMpi5:
         argv = [mpirun, "--stdin", "none", "--prtemca", "ras", "^slurm"]
         if slot.others:
             argv += ["--prtemca", "plm", "slurm"]
-            argv += ["--prtemca", "plm_slurm_args", " ".join(STEP), "--host", hosts(slot)]
+            argv += ["--prtemca", "plm_slurm_args", " ".join([*STEP, *nodelist(slot)]), "--host", hosts(slot)]
             argv += ["--bind-to", "none", *self._extra, "-np", str(slot.ranks), *choosing_cores(command, slot)]
-            return argv, env | job_environ(self._job, slot)
+            return argv, env | job_environ(self._job, slot) | {"SLURMD_NODENAME": slot.node}
         # there is no plm "isolated" any more; for one host none is ever used
         argv += ["--prtemca", "plm", "^slurm"]
         argv += ["--host", f"localhost:{slot.ranks}", "--bind-to", "none", *self._extra]

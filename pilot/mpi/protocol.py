@@ -31,8 +31,8 @@ class Slot:
 
     @property
     def shares(self) -> tuple[Share, ...]:
-        """All nodes: the head, then the others in the order in which SLURM counts them (n2 before n10)."""
-        return (Share(self.node, self.cores), *sorted(self.others, key=_counted))
+        """All nodes in the order in which SLURM counts them, n2 before n10: Open MPI 5 insists on it."""
+        return tuple(sorted((Share(self.node, self.cores), *self.others), key=_counted))
 
     @property
     def ranks_per_node(self) -> int:

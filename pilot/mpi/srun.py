@@ -9,10 +9,11 @@ The ranks are children of SLURM's daemon on each node, not of the pilot's launch
 import re
 from collections.abc import Mapping, Sequence
 
+from db.errors import InputError
 from pilot.mpi.pinning import choosing_cores
 from pilot.mpi.protocol import Slot
 from pilot.mpi.search import Search
-from pilot.mpi.through_slurm import STEP, job_environ
+from pilot.mpi.through_slurm import STEP, job_environ, nodelist
 
 
 class Srun:
@@ -45,14 +46,17 @@ class Srun:
         """``srun``, with the ranks on the cores of the slot.
 
         Raises:
-            InputError: the numbers do not fit, or an argument is a colon alone.
+            InputError: the numbers do not fit, the node has no name, or an argument is a colon alone.
             MissingError: we are in no SLURM job.
         """
         slot.check(command)
         env = job_environ(self._job, slot)
-        node = slot.node or env.get("SLURMD_NODENAME", "")
-        names = ",".join(share.node for share in slot.shares) if slot.others else node
-        argv = [self._search.program, *STEP, "--kill-on-bad-exit=1", "-N", str(len(slot.shares))]
-        argv += ["-n", str(slot.ranks), f"--ntasks-per-node={slot.ranks_per_node}"]
-        argv += [f"--nodelist={names}"] if names else []
+        if not slot.node:
+            raise InputError(
+                "srun has to be told the name of the node",
+                where="the slot of the attempt",
+                next_step="this is a mistake of the pilot, not yours; name another MPI launcher",
+            )
+        argv = [self._search.program, *STEP, *nodelist(slot), "--kill-on-bad-exit=1"]
+        argv += [f"--ntasks={slot.ranks}", f"--ntasks-per-node={slot.ranks_per_node}"]
         return [*argv, *self._extra, *choosing_cores(command, slot)], env

@@ -23,13 +23,14 @@ def job_environ(job: Mapping[str, str], slot: Slot) -> dict[str, str]:
             where=f"a task on {1 + len(slot.others)} node(s)",
             next_step="submit the pilot (`pilot submit`), or set nodes = 1 and another MPI launcher than srun",
         )
-    added = dict(job)
-    if slot.node:
-        # what the launcher starts on its own node does not go through srun, which sets this elsewhere
-        added["SLURMD_NODENAME"] = slot.node
-    return added
+    return dict(job)
 
 
 def hosts(slot: Slot) -> str:
     """``n1:4,n2:4``: each node with the number of its ranks."""
     return ",".join(f"{share.node}:{slot.ranks_per_node}" for share in slot.shares)
+
+
+def nodelist(slot: Slot) -> tuple[str, str]:
+    """The nodes of a slot as srun wants them."""
+    return f"--nodes={len(slot.shares)}", f"--nodelist={','.join(share.node for share in slot.shares)}"

@@ -1,7 +1,6 @@
 """The nodes that are held for a task which finds no room yet. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from db.records import Resources
@@ -29,16 +28,13 @@ def claim(resources: Resources, pool: Pool, now: float, before: Claim | None = N
     if len(order) < wanted:
         return None
     at_any_moment = bisect_right(order, now, key=lambda item: item[0][0])
-    names: Collection[str]
     if at_any_moment <= wanted or before is None or before.resources != resources:
-        names = [name for _, name in order[:wanted]]
-    else:
-        keys = ((name, ranking.key_of(name)) for name in before.nodes)
-        chosen = {name for name, key in keys if key is not None and key[0] <= now}
-        for _, name in order:
-            if len(chosen) >= wanted:
-                break
-            chosen.add(name)
-        names = chosen
-    latest = max((key[0] for key in map(ranking.key_of, names) if key is not None), default=now)
-    return Claim(resources, frozenset(names), max(now, latest))
+        first = order[:wanted]
+        return Claim(resources, frozenset(name for _, name in first), max(now, first[-1][0][0]))
+    keys = ((name, ranking.key_of(name)) for name in before.nodes)
+    names = {name for name, key in keys if key is not None and key[0] <= now}
+    for _, name in order:
+        if len(names) >= wanted:
+            break
+        names.add(name)
+    return Claim(resources, frozenset(names), now)

@@ -58,8 +58,9 @@ class Site:
         return 0 if snapshot is None else sum(of_kind.get(state, 0) for of_kind in snapshot.tasks.values())
 
     def rows(self, question: str) -> list[tuple[Any, ...]]:
-        """Of the database, once no pilot lives."""
-        with closing(sqlite3.connect(f"file:{self.folder.database}?mode=ro", uri=True)) as database:
+        """Of the database once no pilot lives, else of its copy."""
+        source = self.folder.copy if look(self.folder).alive else self.folder.database
+        with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as database:
             return database.execute(question).fetchall()
 
     def attempts_by_node(self) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """A pilot on several nodes of a real SLURM: it runs, drains, loses nodes and ranks, and goes on in the next job."""
 
+import json
 import os
 import signal
 import sys
@@ -124,6 +125,56 @@ def test_a_task_over_several_nodes_runs_beside_small_ones(cluster: Cluster, tmp_
     assert len(nodes) == 4
     assert len(set(nodes)) == 2
     assert others
+
+
+def test_a_task_over_several_nodes_is_run_again_when_one_of_them_is_lost(cluster: Cluster, tmp_path: Path) -> None:
+    site = Site(cluster, tmp_path, IMPATIENT)
+    marker = tmp_path / "second"
+    # the first attempt hangs, the second ends
+    line = f"mkdir {marker} 2>/dev/null && touch {marker}/begun; [ -e {marker}/lost ] || sleep 1000"
+    site.add("--ranks", "2", "--nodes", "2", "--mpi", "--", "/bin/sh", "-c", line)
+    job = site.submit()
+    wait_for(lambda: (marker / "begun").exists(), "it does not begin")
+    wait_for(lambda: len(site.rows("SELECT id FROM attempts")) == 1, "it is not published")
+    ((head, others),) = site.rows("SELECT node, others FROM attempts")
+    (marker / "lost").touch()
+    (other,) = json.loads(others)
+    assert other["node"] != head
+    cluster.kill_node(other["node"])
+    site.ends(job)
+    site.all_done_once(1)
+    assert site.rows("SELECT verdict FROM attempts ORDER BY id") == [("interrupted",), ("done",)]
+
+
+def test_a_pilot_that_is_started_on_the_login_node_works_on_the_nodes_of_salloc(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    site = Site(cluster, tmp_path)
+    site.add("--count", "6", "--shell", "--", "echo $SLURMD_NODENAME")
+    cluster.run("salloc", "-N2", "--exclusive", sys.executable, "-P", "-m", "pilot", "run", cwd=tmp_path)
+    site.all_done_once(6)
+    assert set(site.attempts_by_node()) <= {"n1", "n2"}
+
+
+def test_a_job_that_is_queued_again_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    site = Site(cluster, tmp_path)
+    sleepers(site, 48, 1.0)
+    job = site.submit("--requeue")
+    wait_for(lambda: site.count("done") > 0, "nothing is done")
+    cluster.requeue(job)
+    site.ends(job)
+    site.all_done_once(48)
+    assert {entry["job_id"] for entry in site.allocations()} == {job}
+
+
+def test_the_end_of_the_allocation_is_known_and_followed(cluster: Cluster, tmp_path: Path) -> None:
+    site = Site(cluster, tmp_path, '[run]\nsoft_stop = "1 s"\n')
+    site.add("--count", "2000", "--time-request", "2 s", "--", "sleep", "1")
+    job = site.submit("-t", "1")
+    site.ends(job)
+    assert "the end of the allocation is near" in site.said() or "fits into the time" in site.said()
+    assert site.count("running") == 0
+    assert site.count("ready") > 0
 
 
 def test_a_wrong_mpi_is_named_with_the_cure(cluster: Cluster, tmp_path: Path) -> None:

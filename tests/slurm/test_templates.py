@@ -169,8 +169,14 @@ def test_a_chain_goes_on_by_itself_until_nothing_is_left(cluster: Cluster, tmp_p
     assert "each allocation queues the next one" in pilot(cluster, folder.root, "submit", "--chain", "--", "--nodes=2")
     queue, log = BatchQueue(cluster.environ), folder.root / "chain.log"
     # the first queues the second, which does the work, and takes the third out of the queue
-    wait_for(lambda: log.exists() and log.read_text().count("\n") >= 4, "the chain does not go on")
-    wait_for(lambda: queue.jobs(folder.root, [job_name(folder.root)]) == [], "the chain does not end")
+    try:
+        wait_for(lambda: log.exists() and log.read_text().count("\n") >= 4, "the chain does not go on")
+        wait_for(lambda: queue.jobs(folder.root, [job_name(folder.root)]) == [], "the chain does not end")
+    except AssertionError as error:
+        told = [
+            path.read_text() for path in (log, folder.log, *sorted(folder.root.glob("pilot-*.out"))) if path.exists()
+        ]
+        raise AssertionError("\n".join([str(error), cluster.run("squeue", "--all"), *told])) from error
     one, nothing, two, end = log.read_text().splitlines()
     assert nothing == ""
     second, third = one.split()[-1], two.split()[-1]

@@ -1,0 +1,185 @@
+"""Asking the nodes of an allocation: one process on each (:mod:`pilot.probe`), and what they answered in time."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from db.files import write_whole
+from pilot import host
+from pilot.mpi.own_ranks import start_ranks
+from pilot.mpi.scrub import of_the_job, scrubbed
+from pilot.probe import node_name
+from pilot.probe_disk import GO, from_node, held_locks
+from pilot.slurm.client import Slurm
+from pilot.world import World
+
+#: a node that says nothing for so long does not answer
+SILENCE_S = 60.0
+_LOOK_S = 0.05
+_MODULE = ("-P", "-m", "pilot.probe")
+
+
+@dataclass(slots=True)
+class NodeReport:
+    """What one node has said so far.
+
+    Attributes:
+        here: its first words; None: it has said nothing.
+        trouble: what it could not go on with.
+        cure: what helps, as far as the node knows.
+        blind: it does not see the folder.
+        locks: kind → "refused", "granted" or what went wrong.
+        seen_there_s: after so many seconds it saw a file that was renamed here; None: never.
+        seen_here_s: after so many seconds a file of it was seen here; None: never.
+        link: "won", "lost" or what went wrong.
+        ahead_s: so far its clock is ahead of ours, at least.
+        found: launcher → version.
+        pairs: what became of the probes of each launcher (:class:`pilot.probe_launch.Pair`).
+        done: it has said all.
+    """
+
+    node: str
+    here: Mapping[str, Any] | None = None
+    trouble: str = ""
+    cure: str = ""
+    blind: bool = False
+    locks: Mapping[str, str] = field(default_factory=dict)
+    seen_there_s: float | None = None
+    seen_here_s: float | None = None
+    link: str = ""
+    ahead_s: float | None = None
+    found: Mapping[str, str] = field(default_factory=dict)
+    pairs: list[Mapping[str, Any]] = field(default_factory=list)
+    done: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is to be expected of it."""
+        return self.done or bool(self.trouble)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking all nodes.
+
+    Attributes:
+        lock_troubles: locks that could not even be had here → why.
+        last_words: the last line that was not meant for us, such as an error of srun.
+        ended: what was started ended before all had said all; else a silent node was waited for ``silence_s``.
+    """
+
+    reports: tuple[NodeReport, ...]
+    lock_troubles: Mapping[str, str] = field(default_factory=dict)
+    last_words: str = ""
+    ended: bool = False
+    silence_s: float = SILENCE_S
+
+
+def ask_nodes(nodes: Sequence[str], folder: Path, silence_s: float = SILENCE_S) -> Asked:
+    """Start a probe on each node and hear what they say; nothing of it runs afterwards.
+
+    Args:
+        nodes: of the allocation.
+        folder: of this diagnosis; the plan lies in it.
+        silence_s: a node that says nothing for so long is given up.
+    """
+    argv = [sys.executable, *_MODULE, "nodes", str(folder)]
+    environ = dict(os.environ)
+    if list(nodes) != [node_name()]:
+        # as a pilot does: on one node it needs no srun
+        argv, added = start_ranks("srun", nodes, argv)
+        environ = scrubbed(os.environ) | of_the_job(os.environ) | added
+    with held_locks(folder) as troubles:
+        try:
+            world = World(argv, environ)
+        except OSError as error:
+            reports = tuple(NodeReport(node, trouble=f"{argv[0]}: {error.strerror}") for node in nodes)
+            return Asked(reports, troubles)
+        questions = _Questions(nodes, folder, silence_s)
+        try:
+            questions.hear_all(world)
+        finally:
+            if questions.step:
+                Slurm(os.environ).end_step(questions.step)
+            world.close()
+    said = [line for line in world.last_words if "lacks support for cpu binding" not in line]
+    return Asked(tuple(questions.reports.values()), troubles, said[-1] if said else "", questions.ended, silence_s)
+
+
+class _Questions:
+    """The talk with the nodes: each is heard, and once all are there a file is put before them."""
+
+    def __init__(self, nodes: Sequence[str], folder: Path, silence_s: float) -> None:
+        self.reports = {node: NodeReport(node) for node in nodes}
+        self.step = ""
+        self.ended = False
+        self._folder = folder
+        self._silence_s = silence_s
+        self._heard = dict.fromkeys(nodes, host.monotonic())
+        self._wrote: dict[str, float] = {}
+        self._went_at: float | None = None
+
+    def hear_all(self, world: World) -> None:
+        """Until all have said all, or are silent, or have gone."""
+        over = False
+        while True:
+            events = world.hear(_LOOK_S)
+            for event in events:
+                report = self.reports.get(event.get("node", ""))
+                if report is not None:
+                    self._heard[report.node] = host.monotonic()
+                    self._note(event, report)
+            self._look_for_files()
+            waiting = [report for report in self.reports.values() if not report.over]
+            limit = host.monotonic() - self._silence_s
+            if not waiting or all(self._heard[report.node] < limit for report in waiting):
+                return
+            if over and not events:
+                self.ended = True
+                return
+            over = world.is_over()
+            self._go_when_all_are_there(limit)
+
+    def _go_when_all_are_there(self, limit: float) -> None:
+        here = [node for node, report in self.reports.items() if not report.over]
+        missing = [node for node in here if node not in self._wrote and self._heard[node] > limit]
+        if self._went_at is None and not missing:
+            write_whole(self._folder / GO, "")
+            self._went_at = host.monotonic()
+
+    def _look_for_files(self) -> None:
+        for node, since in self._wrote.items():
+            report = self.reports[node]
+            if report.seen_here_s is None and (self._folder / from_node(node)).exists():
+                report.seen_here_s = host.monotonic() - since
+
+    def _note(self, event: Mapping[str, Any], report: NodeReport) -> None:
+        if "now" in event:
+            ahead_s = event["now"] - host.now()
+            # what has come late makes it seem less
+            report.ahead_s = ahead_s if report.ahead_s is None else max(report.ahead_s, ahead_s)
+        self.step = event.get("step") or self.step
+        match event["ev"]:
+            case "here":
+                report.here = event
+            case "blind":
+                report.blind, report.trouble = True, event["what"]
+            case "failed":
+                report.trouble, report.cure = event["what"], event["next"]
+            case "locks":
+                report.locks = event["locks"]
+            case "wrote":
+                self._wrote[report.node] = host.monotonic()
+            case "sees":
+                report.seen_there_s = host.monotonic() - (self._went_at or host.monotonic())
+            case "linked":
+                report.link = event["link"]
+            case "launchers":
+                report.found = event["found"]
+            case "probed":
+                report.pairs.append(event)
+            case "done":
+                report.done = True

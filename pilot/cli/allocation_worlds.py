@@ -1,0 +1,107 @@
+"""Trying each way to start a world of ranks on the nodes, so that one knows what to write into run.world."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilot import host
+from pilot.mpi.own_ranks import start_ranks
+from pilot.mpi.scrub import of_the_job, scrubbed
+from pilot.slurm.client import Slurm
+from pilot.world import World
+
+START_S = 60.0
+_LOOK_S = 0.1
+_LAST_WORDS_S = 1.0
+
+
+@dataclass(slots=True)
+class WorldReport:
+    """What became of one way.
+
+    Attributes:
+        way: as in run.world.
+        library: the MPI that mpi4py found there.
+        nodes: of the ranks that were heard; empty: there was no world.
+        round_trip_s: a message to all ranks and back, at the best.
+        trouble: what was wrong.
+    """
+
+    way: str
+    library: str = ""
+    nodes: tuple[str, ...] = ()
+    round_trip_s: float = 0.0
+    trouble: str = ""
+
+
+def ways_here() -> dict[str, str]:
+    """The ways that can be tried → why one cannot ("": it can)."""
+    mpirun = of_the_site("mpirun")
+    ways = {"srun": "" if shutil.which("srun") else "no srun on the PATH"}
+    ways["mpiexec"] = "" if Path(sys.executable).with_name("mpiexec").exists() else "the wheel mpich is not installed"
+    if not Path(mpirun).is_absolute():
+        ways["mpirun"] = "none on the PATH"
+    else:
+        ours = "Open MPI" in host.run([mpirun, "--version"], timeout_s=20.0, env=scrubbed(os.environ)).stdout
+        ways["mpirun"] = "" if ours else f"{mpirun} is not Open MPI's"
+    return ways
+
+
+def of_the_site(program: str) -> str:
+    """A program on PATH, but not one that a wheel has put beside our Python; its name alone if there is none."""
+    ours = str(Path(sys.executable).parent)
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return shutil.which(program, path=os.pathsep.join(place for place in places if place != ours)) or program
+
+
+def try_world(way: str, nodes: Sequence[str], patience_s: float = START_S) -> WorldReport:
+    """Start a rank on each node; nothing of it runs afterwards."""
+    report = WorldReport(way)
+    argv, added = start_ranks(way, nodes, [sys.executable, "-P", "-m", "pilot.probe", "world", str(len(nodes))])
+    argv[0] = of_the_site(argv[0])
+    try:
+        world = World(argv, scrubbed(os.environ) | of_the_job(os.environ) | added)
+    except OSError as error:
+        report.trouble = f"{argv[0]}: {error.strerror}"
+        return report
+    steps: set[str] = set()
+    try:
+        _hear(world, report, steps, patience_s)
+    finally:
+        if report.nodes:
+            world.wait(_LAST_WORDS_S)
+        for step in steps:
+            Slurm(os.environ).end_step(step)
+        world.close()
+    return report
+
+
+def _hear(world: World, report: WorldReport, steps: set[str], patience_s: float) -> None:
+    deadline = host.monotonic() + patience_s
+    over_at: float | None = None
+    while not report.nodes and not report.trouble:
+        for event in world.hear(_LOOK_S):
+            if event.get("step"):
+                steps.add(event["step"])
+            if event["ev"] == "joining":
+                report.library = tidy(event["library"])
+            elif event["ev"] == "world":
+                report.nodes, report.round_trip_s = tuple(event["nodes"]), event["round_trip_s"]
+            elif event["ev"] == "failed":
+                report.trouble = report.trouble or event["what"]
+        now = host.monotonic()
+        if now > deadline:
+            report.trouble = f"no world within {patience_s:.0f} s"
+        if over_at is None and world.is_over():
+            over_at = now
+        if over_at is not None and now > over_at + _LAST_WORDS_S and not report.nodes:
+            said = [line.strip() for line in world.last_words if line.strip(" -=*")]
+            report.trouble = report.trouble or (said[-1] if said else "it ended without a word")
+
+
+def tidy(library: str) -> str:
+    """A short name: "MPICH 5.0.2", "Open MPI v4.1.4"."""
+    return " ".join(library.partition(",")[0].replace("Version:", "").split())

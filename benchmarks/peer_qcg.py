@@ -48,7 +48,10 @@ def run(manager: LocalManager, outputs: Path, name: str, count: int, command: li
     began = time.time()
     manager.submit(jobs)
     manager.wait4all()
-    return time.time() - began
+    elapsed = time.time() - began
+    states = {entry["data"]["status"] for entry in manager.status(jobs.job_names())["jobs"].values()}
+    assert states == {"SUCCEED"}, states
+    return elapsed
 
 
 if __name__ == "__main__":

@@ -97,8 +97,13 @@ class Publisher:
         self.changed()
 
     def record_seen(self, ledger: Ledger) -> None:
-        """Write into the database that the pilot lives, and what of the allocation it has held so far."""
+        """Write into the database that the pilot lives, and what of the allocation it has held so far.
+
+        Without nodes there is no pilot that lives: a command has borrowed the folder.
+        """
         pool = ledger.reactor.pool
+        if not pool.nodes:
+            return
         nodes = {node.name: len(node.cores) for node in pool.nodes.values()}
         reserved = self._reserved.until(host.monotonic(), pool.total_cores())
         with self._writer.transaction() as connection:
@@ -118,17 +123,19 @@ class Publisher:
         if age >= STALE_S or (self._changed and age >= FRESH_S):
             self._publish_snapshot(ledger)
         if self._copy_stale and host.monotonic() - self._copied_at >= self._copy_every_s:
-            self._publish_copy()
+            self._publish_copy(ledger)
 
     def publish(self, ledger: Ledger) -> None:
         """Publish all, now."""
         self.changed()
         self._publish_snapshot(ledger)
-        self._publish_copy()
+        self._publish_copy(ledger)
 
-    def _publish_copy(self) -> None:
+    def _publish_copy(self, ledger: Ledger) -> None:
         began = host.monotonic()
         try:
+            # so that the copy's ends of attempts and its core-time are of the same moment
+            self.record_seen(ledger)
             self._writer.publish_copy(self._folder.copy)
         except StorageError as error:
             # the copy is for readers: the pilot can do without, and says so

@@ -23,14 +23,19 @@
 # allocations never work on one folder. `pilot submit` sets the name anew if the folder was moved or copied
 #SBATCH --job-name=@JOB_NAME@
 #SBATCH --dependency=singleton
-# SIGUSR1 to this script (B:) ten minutes before the end: the pilot drains; it also watches the clock itself
-#SBATCH --signal=B:USR1@600
+# SIGUSR1 to this script (B:) three minutes before the end, or up to one minute earlier: the pilot drains. It asks
+# SLURM for the end, and watches the clock itself: this is the second rope
+#SBATCH --signal=B:USR1@180
 # a node that dies takes its own tasks with it, not the allocation
 #SBATCH --no-kill
 # should the first node die, SLURM puts the job into the queue again: the pilot goes on where it was
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=pilot-%j.out
+
+# a signal that comes before the pilot listens must not end this script: an allocation shorter than the three minutes
+# above gets it at once
+trap '' USR1 USR2
 
 # ---- what the pilot and its tasks find: modules, paths, the Python environment ---------------------------------
 @PREPARE@

@@ -17,7 +17,7 @@ FLOORS = [
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),
     (5, r"pilot/(turn|ledger|requests|publisher|manager|orders|opening|session|plan|rank|world|worlds)\.py"),
-    (5, r"pilot/(terms|orphans|node_watch|end_watch|supervisor)\.py"),
+    (5, r"pilot/(probe|probe_disk|probe_launch|terms|orphans|node_watch|end_watch|supervisor)\.py"),
     (6, r"pilot/(cli|report)/"),
     (7, r"pilot/__main__\.py"),
 ]

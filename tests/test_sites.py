@@ -57,7 +57,7 @@ def test_a_script_is_read_by_bash_and_has_what_the_pilot_needs(name: str, typed:
     assert given["--account"] == "FUA39_TEST"
     assert given["--job-name"] == job_name(typed.folder.root)
     assert given["--dependency"] == "singleton"
-    assert given["--signal"] == "B:USR1@600"
+    assert given["--signal"] == "B:USR1@180"
     assert {"--nodes", "--time", "--exclusive", "--no-kill", "--requeue", "--output"} <= given.keys()
     assert given["--open-mode"] == "append"
     assert ("--mem" in given) is (name != "marenostrum5-gpp")
@@ -173,7 +173,7 @@ def test_the_environment_of_the_one_who_typed_is_that_of_the_job(tmp_path: Path)
     assert activation_of(venv).splitlines()[-1] == f"source '{venv}/bin/activate'"
     text = script_text(SITE, tmp_path, None, activation_of(venv))
     assert f"\nsource '{venv}/bin/activate'\n" in text
-    assert "@" not in text.replace("USR1@600", "")
+    assert "@" not in text.replace("USR1@180", "")
 
 
 def test_every_field_of_the_frame_is_known() -> None:

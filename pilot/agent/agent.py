@@ -62,9 +62,7 @@ class Agent:
         found = os.environ if environ is None else environ
         self._site_env = {name: str(value) for name, value in settings.site_env.items()}
         self._env = scrubbed(found) | self._site_env
-        self._job = of_the_job(found)
-        self._mpi_extra = settings.mpi_extra
-        self._choosers: dict[str, Chooser] = {}
+        self._mpi = Chooser("auto", self._env, of_the_job(found), settings.mpi_extra)
         # now: what we may use is not what an MPI may bind us to later
         self._hello = what_is_ours(self.node, grant, hyperthreads=settings.hyperthreads)
         self._link_settings = LinkSettings(
@@ -76,7 +74,7 @@ class Agent:
         )
         self._link = self._new_link()
         # now, as looking means to start `mpirun --version`, and from here on we may become a rank
-        self._chooser("auto").findings()
+        self._mpi.findings()
         self._handed: dict[int, _Handed] = {}
         self._outbox: list[ToManager] = []
         self._greeted = False
@@ -161,7 +159,7 @@ class Agent:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in start.gpus)
         if command.mpi:
             slot = Slot(resources.ranks, resources.threads, start.cores, self.node, start.others)
-            launcher = self._chooser(start.mpi).choose(resources.ranks, argv[0], resources.nodes)
+            launcher = self._mpi.named(start.mpi).choose(resources.ranks, argv[0], resources.nodes)
             argv, added = launcher.wrap(argv, slot)
             env.update(added)
         env.update(self._site_env)
@@ -184,11 +182,6 @@ class Agent:
     def _not_started(self, start: Start, verdict: Verdict, reason: str) -> None:
         end = Exit(cause=Cause.NOT_STARTED, message=reason)
         self._outbox.append(Ended(start.attempt_id, end, Judgement(verdict, reason)))
-
-    def _chooser(self, name: str) -> Chooser:
-        if name not in self._choosers:
-            self._choosers[name] = Chooser(name, self._env, self._job, self._mpi_extra)
-        return self._choosers[name]
 
     def _is_ours(self, env: Mapping[str, str]) -> bool:
         return env.get(monitor.CAMPAIGN) == self._link_settings.campaign_id

@@ -14,6 +14,16 @@ from typing import Any
 from pilot import host
 from pilot.agent import monitor
 
+#: a rank ignores what SLURM sends to all at the end, and the batch script may; the launcher and its tasks do not
+_DEFAULT = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGCHLD,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
@@ -67,7 +77,7 @@ class LauncherLink:
                 file_actions=[(os.POSIX_SPAWN_DUP2, inlet, 0), (os.POSIX_SPAWN_DUP2, outlet, 1)],
                 setsid=True,
                 setsigmask=(),
-                setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1),
+                setsigdef=_DEFAULT,
             )
         finally:
             os.close(inlet)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pilot.cli.allocation_nodes import Asked, NodeReport
@@ -80,14 +81,20 @@ def _node(report: NodeReport, asked: Asked) -> Check:
     if report.here is None or not report.done:
         how = "no answer" if report.here is None else "its last word was missing"
         how += "; the probe has ended" if asked.ended else f" within {asked.silence_s:.0f} s"
-        said = f" ({asked.last_words})" if asked.last_words else ""
         cure = "`scontrol show node {nodes}` says what SLURM thinks of it; `--exclude={nodes}` asks for others"
-        return Check("{nodes}", how + said, FAIL, cure)
+        return Check("{nodes}", how + _last_words(report, asked), FAIL, cure)
     here = report.here
     parts = [f"{plural(len(here['cores']), 'core')}{_shape(here['domains'])}", f"{here['memory_mb'] / 1000:.1f} GB"]
     if here["gpus"]:
         parts.append(f"GPU {','.join(str(gpu) for gpu in here['gpus'])}")
     return Check("{nodes}", "; ".join(parts))
+
+
+def _last_words(report: NodeReport, asked: Asked) -> str:
+    """What srun has said of this node; of all, where none has answered."""
+    nobody = all(other.here is None for other in asked.reports)
+    said = [line for line in asked.last_words if nobody or re.search(rf"\b{re.escape(report.node)}\b", line)]
+    return f" ({said[-1]})" if said else ""
 
 
 def _shape(domains: Sequence[Sequence[Sequence[int]]]) -> str:
@@ -115,7 +122,7 @@ def _clocks(reports: Iterable[NodeReport]) -> Iterable[Check]:
     least, most = min(ahead.values()), max(ahead.values())
     off = max(abs(least), abs(most), most - least)
     if off <= SKEW_S:
-        yield Check("clocks", f"within {off:.2f} s of each other")
+        yield Check("clocks", f"within {max(0.1, off):.1f} s of each other")
         return
     worst = max(ahead, key=lambda node: abs(ahead[node]))
     cure = "tell the site: its clocks are not synchronised; times in the log will mislead"
@@ -133,11 +140,11 @@ def judge_disk(asked: Asked, boot: str) -> list[Check]:
         asked: the answers.
         boot: of the machine that asks: a node with the same is the same machine.
     """
-    there = [report for report in asked.reports if report.here is not None]
+    there = [report for report in asked.reports if report.link]
     if not there:
         return []
     others = [report for report in there if report.here is not None and report.here["boot"] != boot]
-    return [_renames(there), _links(there), *(_lock(name, there, others, asked) for name in ("flock", "fcntl"))]
+    return [_renames(there), _links(there), *_locks(there, others, asked)]
 
 
 def _renames(there: Sequence[NodeReport]) -> Check:
@@ -164,20 +171,28 @@ def _links(there: Sequence[NodeReport]) -> Check:
     return Check("links", f"of {len(there)} at once, one won, as it should" if len(there) > 1 else "work")
 
 
+def _locks(there: Sequence[NodeReport], others: Sequence[NodeReport], asked: Asked) -> list[Check]:
+    """What is the same of both kinds of locks is said once."""
+    said = {name: _lock(name, there, others, asked) for name in ("flock", "fcntl")}
+    if len(set(said.values())) == 1:
+        return [replace(said["flock"], found=f"flock and fcntl {said['flock'].found}")]
+    return [replace(check, found=f"{name} {check.found}") for name, check in said.items()]
+
+
 def _lock(name: str, there: Sequence[NodeReport], others: Sequence[NodeReport], asked: Asked) -> Check:
     """Locks that do not work cost nothing but a warning: the pilot relies on links."""
-    what = f"locks ({name})"
     cure = "none is needed for the pilot, which relies on links; beware of other programs' databases on this disk"
     if name in asked.lock_troubles:
-        return Check(what, f"do not work: {asked.lock_troubles[name]}", WARN, cure)
+        return Check("locks", f"do not work: {asked.lock_troubles[name]}", WARN, cure)
     wrong = [report for report in there if report.locks.get(name) != "refused"]
     if wrong:
         said = Counter(report.locks.get(name, "no answer") for report in wrong).most_common(1)[0][0]
         how = "a second one was granted" if said == "granted" else said
-        return Check(what, f"do not work on {fold([report.node for report in wrong])}: {how}", WARN, cure)
+        return Check("locks", f"do not work on {fold([report.node for report in wrong])}: {how}", WARN, cure)
     if not others:
-        return Check(what, "work on this machine; between nodes cannot be told, as all are this machine")
-    return Check(what, f"work: refused on {fold([report.node for report in others])} while held here")
+        where = "all nodes are" if len(there) > 1 else "there is but"
+        return Check("locks", f"work here; between nodes cannot be told, as {where} one machine")
+    return Check("locks", f"work: refused on {fold([report.node for report in others])} while held here")
 
 
 def judge_launchers(asked: Asked, needed: Collection[str]) -> list[Check]:
@@ -218,7 +233,7 @@ def _launcher(pair: Mapping[str, Any], version: str, needed: bool) -> Check:
     if wrong:
         return Check(title, f"{size}: {wrong}", bad, _cure(name, needed=needed))
     if not pair["pinned"]:
-        return Check(title, f"{size} ran side by side; which core is whose could not be compared", WARN)
+        return Check(title, f"{size} side by side; their cores cannot be compared, as above", WARN)
     return Check(title, f"{size} side by side, each on its own cores")
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from db.files import write_whole
 from pilot import host
 from pilot.mpi.own_ranks import start_ranks
 from pilot.mpi.scrub import of_the_job, scrubbed
-from pilot.probe import node_name
+from pilot.probe import ProbePlan, node_name
 from pilot.probe_disk import GO, from_node, held_locks
 from pilot.slurm.client import Slurm
 from pilot.world import World
@@ -67,28 +67,46 @@ class Asked:
 
     Attributes:
         lock_troubles: locks that could not even be had here → why.
-        last_words: the last line that was not meant for us, such as an error of srun.
+        last_words: lines that were not meant for us, such as errors of srun; the last ones.
         ended: what was started ended before all had said all; else a silent node was waited for ``silence_s``.
     """
 
     reports: tuple[NodeReport, ...]
     lock_troubles: Mapping[str, str] = field(default_factory=dict)
-    last_words: str = ""
+    last_words: tuple[str, ...] = ()
     ended: bool = False
     silence_s: float = SILENCE_S
 
 
-def ask_nodes(nodes: Sequence[str], folder: Path, silence_s: float = SILENCE_S) -> Asked:
+def ask_nodes(nodes: Sequence[str], plan: ProbePlan, folder: Path, silence_s: float = SILENCE_S) -> Asked:
     """Start a probe on each node and hear what they say; nothing of it runs afterwards.
+
+    Where a node is lost SLURM may end the probes of all: then those that were heard are asked once more.
 
     Args:
         nodes: of the allocation.
-        folder: of this diagnosis; the plan lies in it.
+        plan: for the probes.
+        folder: of this diagnosis, empty.
         silence_s: a node that says nothing for so long is given up.
+
+    Raises:
+        StorageError: the folder cannot be written.
     """
+    first = _ask(nodes, plan, folder / "1", silence_s)
+    cut = [report.node for report in first.reports if report.here is not None and not report.over]
+    if not first.ended or not cut or len(cut) == len(nodes):
+        return first
+    second = _ask(cut, plan, folder / "2", silence_s)
+    kept = tuple(report for report in first.reports if report.node not in cut)
+    return replace(first, reports=tuple(sorted((*kept, *second.reports), key=lambda one: nodes.index(one.node))))
+
+
+def _ask(nodes: Sequence[str], plan: ProbePlan, folder: Path, silence_s: float) -> Asked:
+    folder.mkdir()
+    plan.write(folder)
     argv = [sys.executable, *_MODULE, "nodes", str(folder)]
     environ = dict(os.environ)
-    if list(nodes) != [node_name()]:
+    if list(plan.grants) != [node_name()]:
         # as a pilot does: on one node it needs no srun
         argv, added = start_ranks("srun", nodes, argv)
         environ = scrubbed(os.environ) | of_the_job(os.environ) | added
@@ -105,8 +123,9 @@ def ask_nodes(nodes: Sequence[str], folder: Path, silence_s: float = SILENCE_S) 
             if questions.step:
                 Slurm(os.environ).end_step(questions.step)
             world.close()
-    said = [line for line in world.last_words if "lacks support for cpu binding" not in line]
-    return Asked(tuple(questions.reports.values()), troubles, said[-1] if said else "", questions.ended, silence_s)
+    said = tuple(line.strip() for line in world.last_words if "lacks support for cpu binding" not in line)
+    reports = tuple(questions.reports.values())
+    return Asked(reports, troubles, said, questions.ended, silence_s)
 
 
 class _Questions:

@@ -18,6 +18,8 @@ class Grade(StrEnum):
     FAIL = "fail"
 
 
+#: so wide that the sections stand below each other in order
+_WHAT = 14
 _STYLES = {Grade.PASS: GOOD, Grade.WARN: WARNING, Grade.FAIL: ERROR}
 
 
@@ -60,6 +62,7 @@ def print_sections(sections: Iterable[Section]) -> bool:
         for section in sections:
             if section.waiting:
                 status.update(Text(section.waiting, style=FAINT))
+            if not section.checks:
                 continue
             for check in section.checks:
                 grades[check.grade] += 1
@@ -75,6 +78,8 @@ def print_sections(sections: Iterable[Section]) -> bool:
 
 def _lines(checks: Sequence[Check]) -> Table:
     table = Table.grid(padding=(0, 1))
+    for width in (1, 4, _WHAT, None):
+        table.add_column(min_width=width)
     for check in checks:
         style = "" if check.grade is Grade.PASS else _STYLES[check.grade]
         table.add_row("", Text(check.grade, style=_STYLES[check.grade]), check.what, Text(check.found, style=style))

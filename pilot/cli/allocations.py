@@ -58,7 +58,7 @@ def account(pilot: dict[str, Any], spent: dict[str, float]) -> dict[str, Any]:
     """
     useful = spent.get(Verdict.DONE, 0.0)
     interrupted = spent.get(Verdict.INTERRUPTED, 0.0)
-    rest = sum(spent.values()) - useful - interrupted - spent.get("", 0.0)
+    rest = sum(core_s for verdict, core_s in spent.items() if verdict not in {"", Verdict.DONE, Verdict.INTERRUPTED})
     return pilot | {"useful_core_s": useful, "interrupted_core_s": interrupted, "failed_core_s": rest}
 
 

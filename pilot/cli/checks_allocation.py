@@ -3,10 +3,12 @@
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from db.errors import MissingError, PilotError
 from db.files import storage_error
@@ -14,7 +16,7 @@ from db.states import TaskKind
 from pilot import host
 from pilot.cli.allocation_judge import FAIL, WARN, fold, judge_disk, judge_launchers, judge_nodes
 from pilot.cli.allocation_nodes import Asked, ask_nodes
-from pilot.cli.allocation_print import Check, Grade, Section
+from pilot.cli.allocation_print import Check, Section
 from pilot.cli.allocation_worlds import WorldReport, try_world, ways_here
 from pilot.cli.output import plural
 from pilot.config import Config, read_config
@@ -48,8 +50,7 @@ def check_allocation(folder: Folder | None) -> Iterator[Section]:
     nodes = allocation.node_names
     yield Section(waiting=f"asking {plural(len(nodes), 'node')}: cores, disk, MPI launchers …")
     with _place(folder) as place:
-        _plan(allocation, config).write(place)
-        asked = ask_nodes(nodes, place)
+        asked = ask_nodes(nodes, _plan(allocation, config), place)
         kind = host.file_system(place)
     yield Section("nodes", judge_nodes(asked))
     title = f"disk: {place.parent} ({kind or 'of unknown kind'})"
@@ -88,6 +89,20 @@ def _job(allocation: Allocation) -> Check:
         cure = "set run.walltime in pilot.toml, so that the pilot drains in time"
         return Check("job", f"{said}; SLURM does not say when it ends", WARN, cure)
     return Check("job", f"{said}; it ends in {say_duration(max(0.0, ends_at - host.now()))}")
+
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """SIGTERM (from scancel, or at the end of the job) ends us as Ctrl-C does: what was started ends too."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -150,38 +165,41 @@ def judge_worlds(reports: list[WorldReport], nodes: list[str], used: str) -> Ite
     """Whether each way gives the world that was asked for; only what is used must. Pure."""
     good = [report.way for report in reports if _wrong(report, nodes) == ""]
     for report in reports:
-        wrong = _wrong(report, nodes)
         here = " — this is what the pilot uses" if report.way == used else ""
-        if not wrong:
-            trip = f"a message to all and back takes {1000 * report.round_trip_s:.1f} ms"
-            found = f"{plural(len(report.nodes), 'rank')}, {report.library}; {trip}{here}"
-            yield Check(report.way, found)
+        wrong = _wrong(report, nodes)
+        if wrong:
+            grade = FAIL if report.way == used else WARN
+            yield Check(report.way, f"{wrong}{here}", grade, _world_cure(report, good) if grade is FAIL else "")
             continue
-        grade = FAIL if report.way == used else WARN
-        library = f" ({report.library})" if report.library else ""
-        yield Check(report.way, f"{wrong}{library}{here}", grade, _world_cure(grade, good))
+        trip = f"a message to all and back takes {1000 * report.round_trip_s:.1f} ms"
+        yield Check(report.way, f"{plural(len(report.nodes), 'rank')}, {report.library}; {trip}{here}")
     if used == "local":
         yield Check("local", f"pilot.toml uses only the first of {plural(len(nodes), 'node')}", WARN, _use(good))
 
 
 def _wrong(report: WorldReport, nodes: list[str]) -> str:
+    if report.trouble and _stranger(report):
+        return f"mpi4py uses {report.library}, which {report.way} does not start"
     if report.trouble:
-        return report.trouble
+        return f"{report.trouble} ({report.library})" if report.library else report.trouble
     if len(set(report.nodes)) != len(nodes):
         return f"{plural(len(nodes), 'rank')} were to be on as many nodes, and are on {fold(sorted(set(report.nodes)))}"
     return ""
 
 
-def _world_cure(grade: Grade, good: list[str]) -> str:
-    if grade is not FAIL:
-        return ""
-    return (
-        _use(good) or 'run.world = "local" in pilot.toml uses the first node only; `pip install mpich` brings srun\'s'
-    )
+def _stranger(report: WorldReport) -> bool:
+    """mpi4py has loaded the library of another MPI."""
+    return bool(report.library) and (report.way == "mpirun") is not ("Open MPI" in report.library)
+
+
+def _world_cure(report: WorldReport, good: list[str]) -> str:
+    cures = ["unset MPI4PY_LIBMPI"] if _stranger(report) else []
+    cures += [_use(good)] if good else ['run.world = "local" in pilot.toml uses the first node only']
+    return "; or ".join(cures)
 
 
 def _use(good: list[str]) -> str:
-    return f'run.world = "{good[0]}" in pilot.toml, which works here' if good else ""
+    return f'run.world = "{good[0]}" in pilot.toml works here' if good else ""
 
 
 def _fits(asked: Asked, config: Config) -> Iterator[Check]:
@@ -207,7 +225,7 @@ def _fits(asked: Asked, config: Config) -> Iterator[Check]:
             fitting.append(f"{kind} {said}")
         else:
             cure = f"less in [resources.{kind}], or larger nodes"
-            found = f"needs {said}; of {plural(len(here), 'node')} {len(large)} are large enough"
+            found = f"needs {said}; {len(large) or 'none'} of {plural(len(here), 'node')} so large"
             yield Check(kind, found, FAIL, cure)
     if fitting:
         yield Check("fit", "; ".join(fitting))

@@ -47,9 +47,11 @@ def doctor(
         return
     if allocation:
         from pilot.cli.allocation_print import print_sections
-        from pilot.cli.checks_allocation import check_allocation
+        from pilot.cli.checks_allocation import check_allocation, told_to_end
 
-        if not print_sections(check_allocation(_folder_or_none(folder))):
+        with told_to_end():
+            healthy = print_sections(check_allocation(_folder_or_none(folder)))
+        if not healthy:
             raise typer.Exit(MissingError.exit_code)
         return
     from pilot.cli.checks import check_all, print_checks

@@ -1,5 +1,6 @@
 """Which MPI launcher starts a task."""
 
+import copy
 from collections.abc import Mapping, Sequence
 
 from db.errors import InputError, MissingError
@@ -63,8 +64,8 @@ class Chooser:
         Raises:
             InputError: there is no launcher of that name.
         """
-        other = object.__new__(Chooser)
-        other.__dict__.update(self.__dict__, _name=_known(name))
+        other = copy.copy(self)
+        other._name = _known(name)
         return other
 
     def choose(self, ranks: int, program: str = "", nodes: int = 1) -> MpiLauncher:

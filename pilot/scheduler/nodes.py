@@ -1,5 +1,6 @@
 """What a node has and what of it is free. Pure."""
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 from db.records import Resources, Share
@@ -67,6 +68,7 @@ class Node:
     free_gpus: list[int] = field(init=False)
     free_memory_mb: int = field(init=False)
     held: dict[int, Held] = field(init=False)
+    _ends: list[tuple[float, int]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.cores = tuple(sorted(self.cores))
@@ -74,6 +76,7 @@ class Node:
         self.free_gpus = sorted(self.gpus)
         self.free_memory_mb = self.memory_mb
         self.held = {}
+        self._ends = []
 
     @property
     def free_cores(self) -> list[int]:
@@ -122,14 +125,13 @@ class Node:
         cores, gpus, memory = self.free.count, len(self.free_gpus), self.free_memory_mb
         wanted_cores, wanted_memory = resources.cores_per_node, self.memory_of(resources)
         at = float("-inf")
-        known = [held for held in self.held.values() if held.ends_at is not None]
-        for held in sorted(known, key=lambda held: held.ends_at or 0.0):
+        for ends_at, first_core in self._ends:
             if wanted_cores <= cores and resources.gpus <= gpus and wanted_memory <= memory:
                 break
-            at = held.ends_at or 0.0
-            cores += len(held.share.cores)
-            gpus += len(held.share.gpus)
-            memory += held.share.memory_mb
+            at, share = ends_at, self.held[first_core].share
+            cores += len(share.cores)
+            gpus += len(share.gpus)
+            memory += share.memory_mb
         return at
 
     def take(self, resources: Resources, ends_at: float | None = None) -> Share:
@@ -141,6 +143,8 @@ class Node:
         self.free_memory_mb -= memory
         share = Share(self.name, cores, gpus, memory)
         self.held[cores[0]] = Held(share, ends_at)
+        if ends_at is not None:
+            insort(self._ends, (ends_at, cores[0]))
         return share
 
     def give_back(self, share: Share) -> bool:
@@ -150,6 +154,8 @@ class Node:
         if held is None or held.share is not share:
             return False
         del self.held[share.cores[0]]
+        if held.ends_at is not None:
+            del self._ends[bisect_left(self._ends, (held.ends_at, share.cores[0]))]
         self.free.give_back(share.cores)
         self.free_gpus = sorted([*self.free_gpus, *share.gpus])
         self.free_memory_mb += share.memory_mb

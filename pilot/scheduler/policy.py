@@ -82,6 +82,8 @@ class Policy:
             started = turn.start(ready, shape, expected)
             if ready.count(shape):
                 since[shape] = clock.now if started else self._waits_since.get(shape, clock.now)
+                self._pool.expect(shape.resources)
+        self._pool.catch_up()
         self._waits_since = since
         # where nobody had to heed it, it was not worked out
         self._claim = turn.claim or self._claim

@@ -1,6 +1,7 @@
 """All nodes of the allocation, and where there is room. Pure: changing a :class:`Pool` changes nothing but itself."""
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from itertools import islice
 
 from db.records import Resources
@@ -9,6 +10,8 @@ from pilot.scheduler.ranking import Key, Ranking
 
 #: For so many different resources the order of the nodes is remembered.
 MOST = 64
+#: For so many it is remembered when there will be room, and kept up to date by so many nodes at a time.
+FORECASTS, AT_A_TIME = 8, 8
 
 
 class Pool:
@@ -132,28 +135,41 @@ class Pool:
 
     def forecast(self, resources: Resources) -> Ranking:
         """The nodes that could hold this, by when they will have room (before any time: now), emptier ones first."""
+        return self._recall(self._forecasts, resources, self._room_from, FORECASTS)
 
-        def key(name: str) -> Key | None:
-            node = self.nodes.get(name)
-            from_s = None if node is None else node.room_from(resources)
-            return None if node is None or from_s is None else (from_s, -node.free.count)
+    def _room_from(self, resources: Resources, name: str) -> Key | None:
+        node = self.nodes.get(name)
+        from_s = None if node is None else node.room_from(resources)
+        return None if node is None or from_s is None else (from_s, -node.free.count)
 
-        return self._recall(self._forecasts, resources, key)
+    def expect(self, resources: Resources) -> None:
+        """Sooner or later somebody may ask for the forecast: begin it, if there are not many yet."""
+        if resources not in self._forecasts and len(self._forecasts) < FORECASTS:
+            self.forecast(resources)
+
+    def catch_up(self) -> None:
+        """Bring the forecasts nearer to what is: asked at each event, none has to look at all nodes at once."""
+        for ranking in self._forecasts.values():
+            ranking.catch_up(AT_A_TIME)
 
     def _offers_for(self, resources: Resources) -> Ranking:
-        def key(name: str) -> Key | None:
-            node = self.nodes.get(name)
-            return None if node is None else node.fit(resources)
+        return self._recall(self._offers, resources, self._fit, MOST)
 
-        return self._recall(self._offers, resources, key)
+    def _fit(self, resources: Resources, name: str) -> Key | None:
+        node = self.nodes.get(name)
+        return None if node is None else node.fit(resources)
 
     def _recall(
-        self, known: dict[Resources, Ranking], resources: Resources, key: Callable[[str], Key | None]
+        self,
+        known: dict[Resources, Ranking],
+        resources: Resources,
+        key: Callable[[Resources, str], Key | None],
+        most: int,
     ) -> Ranking:
-        ranking = known.pop(resources, None) or Ranking(self.nodes, key)
+        ranking = known.pop(resources, None) or Ranking(self.nodes, partial(key, resources))
         # what was asked for last is last, and what was not asked for longest is forgotten
         known[resources] = ranking
-        if len(known) > MOST:
+        if len(known) > most:
             del known[next(iter(known))]
         return ranking
 

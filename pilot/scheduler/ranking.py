@@ -35,6 +35,11 @@ class Ranking:
             self._renew(self._stale.pop())
         return self._order
 
+    def catch_up(self, most: int) -> None:
+        """Look at ``most`` of the nodes that have changed, though nobody asks: so that not all wait for who does."""
+        for _ in range(min(most, len(self._stale))):
+            self._renew(self._stale.pop())
+
     def key_of(self, name: str) -> Key | None:
         """The key of a node when the order was asked for last; None: it is not in there."""
         return self._keys.get(name)

@@ -104,7 +104,7 @@ def test_a_folder_is_submitted_and_its_task_is_run(cluster: Cluster, tmp_path: P
 
 
 def test_a_signal_to_the_script_reaches_the_pilot_which_drains(cluster: Cluster, tmp_path: Path) -> None:
-    """As SLURM sends it before the end (--signal=B:USR1@600): the script has become the pilot, by exec."""
+    """As SLURM sends it before the end (--signal=B:USR1@180): the script has become the pilot, by exec."""
     folder = made_folder(cluster, tmp_path / "drained")
     folder.config.write_text('[run]\ndrain_wait = "1 s"\nsoft_stop = "1 s"\n')
     pilot(cluster, folder.root, "add", "--", "sleep", "600")

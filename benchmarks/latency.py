@@ -17,9 +17,8 @@ import statistics
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from ours import Cluster, Site, command, test_cluster, wait_until
+from ours import Cluster, Site, command, own_cluster, wait_until
 
 NODES, SLOTS = 3, 24
 #: room for the churn on any one node, so that a child never waits for a core
@@ -37,13 +36,13 @@ def main() -> None:
     options = parser.parse_args()
     place = options.place.resolve() / str(os.getpid())
     if options.starts or options.idle:
-        with test_cluster(place / "c", NODES, SLOTS // NODES) as cluster:
+        with own_cluster(place / "c", NODES, SLOTS // NODES) as cluster:
             if options.starts:
                 starts(cluster, place, options.starts)
             if options.idle:
                 idle(Site(place / "idle", cluster), options.idle)
     if options.pairs:
-        with test_cluster(place / "g", NODES, CPUS, gpus=GPUS, memory_mb=MEMORY_MB) as cluster:
+        with own_cluster(place / "g", NODES, CPUS, gpus=GPUS) as cluster:
             for churn in (False, True):
                 pairs(Site(place / f"pairs-{churn}", cluster), options.pairs, churn=churn)
 
@@ -56,23 +55,118 @@ def starts(cluster: Cluster, place: Path, count: int) -> None:
     for number in range(count):
         rows.append(one_start(Site(place / f"start-{number}", cluster)))
         print("  " + " ".join(f"{value:6.2f}" for value in rows[-1]), flush=True)
-    print("median\n  " + " ".join(f"{statistics.median(column):6.2f}" for column in zip(*rows, strict=True)), flush=True)
+    print(
+        "median\n  " + " ".join(f"{statistics.median(column):6.2f}" for column in zip(*rows, strict=True)), flush=True
+    )
 
 
 def one_start(site: Site) -> list[float]:
     """The parts, and their sum."""
-    site.make(first=f"{STAMP}; sleep 3")
+    site.make(says=STAMP)
     with site.pilot(NODES):
-        # these files are there while the pilot lives; a journal is as old as its launcher
+        # these files are there while the pilot lives; the journals are empty, so as old as their launchers
         (plan,) = site.folder.state.glob("world-*")
-        journals = [path.stat() for path in site.folder.state.glob("ends/*")]
-        written, launched = plan.stat().st_mtime, max(born(path, seen) for path, seen in journals_of(site, journals))
+        written = plan.stat().st_mtime
+        launched = max(path.stat().st_mtime for path in site.folder.state.glob("ends/*"))
     ((begun, first, directory),) = site.rows(
         "SELECT pilots.started_at, attempts.started_at, directory FROM pilots JOIN attempts ON pilot_id = pilots.id"
     )
     ran = stamps(site, directory)[0]
     moments = [float((site.root / "script-began").read_text()), begun, written, launched, first, ran]
     return [after - before for before, after in pairwise(moments)] + [ran - moments[0]]
+
+
+def pairs(site: Site, count: int, *, churn: bool) -> None:
+    """Print from the ends of parents to the starts of their children on another node.
+
+    One node is the only one with a GPU left, the two others are the only ones with memory left; the tasks of a chain
+    want a GPU and memory by turns.
+    """
+    site.make(resources={"gpus": 1, "memory_mb": 6 * MEMORY_MB // 8})
+    with site.pilot(NODES, f"--gres=gpu:{GPUS}"):
+        for _ in range(NODES - 1):
+            site.wait_for_go(resources={"gpus": GPUS})
+        site.wait_for_tasks(NODES)
+        first = NODES + 1
+        if churn:
+            # as many chains as slots, each longer than the chain that is measured
+            links = [command(["sleep", "1"], resources={"memory_mb": 1}) for _ in range(SLOTS)]
+            links += [links[0] | {"after": [first + number]} for number in range(count // 2 * SLOTS)]
+            site.add(links)
+            first += len(links)
+            wait_until(lambda: site.done() >= SLOTS, "nothing churns", site.said)
+        wants = ({"gpus": 1, "memory_mb": 10}, {"memory_mb": MEMORY_MB // 2})
+        line = ["/bin/sh", "-c", f"{STAMP}; sleep 0.2; {STAMP}"]
+        chain = [
+            command(line, resources=wants[number % 2], priority=100, after=[first + number - 1] if number else [])
+            for number in range(count + 1)
+        ]
+        end = command(["touch", str(site.root / "chain-ended")], priority=100, after=[first + count])
+        site.add([*chain, end])
+        wait_until((site.root / "chain-ended").exists, "the chain does not end", site.said, 0.5)
+        site.drain()
+    ran = site.rows(
+        f"SELECT node, directory FROM attempts WHERE task_id BETWEEN {first} AND {first + count} ORDER BY task_id"
+    )
+    moments = [(node, *stamps(site, directory)) for node, directory in ran]
+    gaps = [child[1] - parent[2] for parent, child in pairwise(moments) if parent[0] != child[0]]
+    print(
+        f"parent to child on another node, {'while 24 tasks of sleep 1 churn' if churn else 'idle cluster'}: "
+        f"{len(gaps)} pairs, median {statistics.median(gaps):.3f} s, 9 of 10 within {quantile(gaps, 0.9):.3f} s, "
+        f"longest {max(gaps):.3f} s",
+        flush=True,
+    )
+
+
+def idle(site: Site, seconds: float) -> None:
+    """Print what each process of the pilot costs while all slots sleep."""
+    site.make()
+    with site.pilot(NODES):
+        site.add([command(["sleep", str(seconds + 20)]) for _ in range(SLOTS - 1)])
+        site.wait_for_tasks(SLOTS)
+        time.sleep(5)
+        before = processes(site)
+        time.sleep(seconds)
+        after = processes(site)
+    print(f"CPU time of the pilot's processes while {SLOTS} tasks sleep for {seconds:.0f} s, % of a core")
+    for pid, (name, used) in sorted(before.items(), key=lambda entry: entry[1][0]):
+        if pid in after:
+            print(f"  {name:24} {100 * (after[pid][1] - used) / seconds:6.2f}")
+
+
+def processes(site: Site) -> dict[int, tuple[str, float]]:
+    """The pilot's processes on all nodes: what each is, and the CPU seconds that it has used."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            environ = dict(part.split("=", 1) for part in (entry / "environ").read_text().split("\0") if "=" in part)
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            ours = ("pilot" in words and (entry / "cwd").readlink() == site.root) or any(
+                str(site.root) in word for word in words
+            )
+        except (OSError, ValueError):
+            continue
+        kinds = [word for word in words if word in {"pilot.rank", "pilot.agent.launcher", "pilot", "srun"}]
+        if ours and kinds:
+            node = environ.get("PILOT_NODE") or environ.get("SLURMD_NODENAME", "")
+            found[int(entry.name)] = (
+                f"{kinds[0]} {node}",
+                (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
+            )
+    return found
+
+
+def stamps(site: Site, directory: str) -> list[float]:
+    """What a task's `date`s have written."""
+    return [float(line) for line in (site.root / directory / "stdout").read_text().split()]
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value that so large a share of them does not exceed."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 if __name__ == "__main__":

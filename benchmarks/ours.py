@@ -3,6 +3,7 @@
 Tasks are added while the pilot lives and waits: a task of its own keeps it alive until they are in its inbox.
 """
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "slurm"))
 from cluster import Cluster, missing_programs, start_cluster
 
 from pilot import mailbox
+from pilot.cli.asking import ask
 from pilot.folder import Folder
 from pilot.snapshot import read_snapshot
 
@@ -39,28 +41,42 @@ class Site:
 
     @property
     def go(self) -> Path:
-        """The task that keeps the pilot alive ends when this appears."""
+        """A pipe: what waits for it waits without cost, until nobody can write to it any more."""
         return self.root / "go"
 
-    def make(self, config: str = "") -> None:
-        """Make the folder, with one task that waits for :attr:`go`."""
+    def make(self, config: str = "", *, says: str = "echo begun", resources: dict[str, int] | None = None) -> None:
+        """Make the folder, with one task that says something and then waits for :attr:`go`."""
         self.root.mkdir(parents=True)
         self.folder.config.write_text(config)
-        waiting = f"echo begun; until [ -e {self.go} ]; do sleep 0.02; done"
-        subprocess.run(
-            [sys.executable, "-P", "-m", "pilot", "add", "--folder", ".", "--shell", "--", waiting],
-            cwd=self.root,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        os.mkfifo(self.go)
+        self.wait_for_go(says, resources)
+
+    def wait_for_go(self, says: str = "echo begun", resources: dict[str, int] | None = None) -> None:
+        """Add a task that waits for :attr:`go`."""
+        line = f"{says}; cat {self.go} || true"
+        ask(self.folder, "add", {"tasks": [command(["/bin/sh", "-c", line], "waits", resources=resources or {})]})
 
     @contextmanager
-    def pilot(self, nodes: int = 3) -> Iterator[None]:
+    def pilot(self, nodes: int = 3, *options: str) -> Iterator[None]:
         """A pilot that is alive, and whose first task runs; at the end it has ended in order."""
-        with self._here() if self.cluster is None else self._there(self.cluster, nodes):
-            wait_until(lambda: any(self.root.glob("runs/**/stdout")), "no task has begun", self.said)
+        with self._here() if self.cluster is None else self._there(self.cluster, nodes, options):
+            self.wait_for_tasks(1)
             yield
-            self.go.touch()
+            self.release()
+
+    def wait_for_tasks(self, count: int) -> None:
+        """Until so many tasks have begun; only while none can have ended and been tidied away."""
+        wait_until(lambda: len(list(self.root.glob("runs/**/stdout"))) >= count, "tasks do not begin", self.said)
+
+    def release(self) -> None:
+        """Let the tasks end that wait for :attr:`go`, and those that are about to."""
+        writer = os.open(self.go, os.O_RDWR)
+        self.go.unlink()
+        os.close(writer)
+
+    def drain(self) -> None:
+        """Let what runs end, and start nothing more."""
+        mailbox.post(self.folder, "drain", {})
 
     def add(self, tasks: Sequence[dict[str, Any]]) -> float:
         """Put tasks into the inbox of the living pilot; when that was."""
@@ -98,10 +114,10 @@ class Site:
             raise SystemExit(f"the pilot ended with {code}\n{self.said()}")
 
     @contextmanager
-    def _there(self, cluster: Cluster, nodes: int) -> Iterator[None]:
+    def _there(self, cluster: Cluster, nodes: int, more: tuple[str, ...]) -> Iterator[None]:
         script = self.root / "pilot.sh"
         script.write_text(f"#!/bin/bash\ndate +%s.%N > script-began\nexec {' '.join(PILOT)}\n")
-        options = (f"-N{nodes}", "--exclusive", "--no-kill", "-t", "60", "--output=pilot.out")
+        options = (f"-N{nodes}", "--exclusive", "--no-kill", "-t", "60", "--output=pilot.out", *more)
         job = cluster.submit(script, *options, cwd=self.root)
         try:
             yield
@@ -119,10 +135,15 @@ def command(argv: Sequence[str], name: str = "task", **wishes: Any) -> dict[str,
     return {"name": name, "spec": spec} | wishes
 
 
+def lacking_programs() -> list[str]:
+    """What is not installed of the programs that a test cluster needs."""
+    return missing_programs()
+
+
 @contextmanager
-def test_cluster(folder: Path, nodes: int = 3, cpus: int = 8) -> Iterator[Cluster]:
+def own_cluster(folder: Path, nodes: int = 3, cpus: int = 8, gpus: int = 0) -> Iterator[Cluster]:
     """A SLURM cluster of its own on this machine."""
-    cluster = start_cluster(folder, nodes, cpus)
+    cluster = start_cluster(folder, nodes, cpus, gpus=gpus)
     try:
         yield cluster
     finally:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ours import Site, command, missing_programs, test_cluster
+from ours import Site, command, lacking_programs, own_cluster
 
 SLOTS = 24
 HERE = Path(__file__).parent
@@ -70,12 +70,12 @@ def main() -> None:
     place = options.place.resolve()
     place.mkdir(parents=True, exist_ok=True)
     loads = [Load(["/bin/true"], options.true), Load(["sleep", "1"], options.sleep)]
-    lacking = missing_programs()
+    lacking = lacking_programs()
     if lacking:
         print(f"no test cluster, as these are not installed: {', '.join(lacking)}")
         measure(systems(place, None, options.only), loads, options.rounds, place)
         return
-    with test_cluster(place / f"c{os.getpid()}") as cluster:
+    with own_cluster(place / f"c{os.getpid()}") as cluster:
         runs = systems(place, partial(of_ours, cluster), options.only)
         measure(runs, loads, options.rounds, place)
 

@@ -132,6 +132,13 @@ def process_start(pid: int) -> int | None:
     return None if found is None else found.start
 
 
+def began_at() -> float:
+    """When this process was started, seconds since 1970 UTC: a batch process starts with its allocation."""
+    uptime_s = float(read("/proc/uptime").split()[0])
+    started_s = (process_start(os.getpid()) or 0) / os.sysconf("SC_CLK_TCK")
+    return now() - max(0.0, uptime_s - started_s)
+
+
 def usable_cores() -> tuple[int, ...]:
     """The cores that we may use, as the kernel numbers them."""
     return tuple(sorted(os.sched_getaffinity(0)))

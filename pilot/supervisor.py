@@ -86,7 +86,7 @@ def _run_here(
         terms = terms_of(
             config,
             began_at=status.started_at,
-            starts_at=None if allocation is None else allocation.starts_at,
+            starts_at=None if allocation is None else allocation.starts_at or host.began_at(),
             ends_at=None if allocation is None else allocation.ends_at,
         )
         return manage(opened, LocalComm(agent), orders, terms, status, observer)

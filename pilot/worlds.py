@@ -24,7 +24,7 @@ from pilot.lease import Lease
 from pilot.mpi.own_ranks import start_ranks
 from pilot.mpi.scrub import of_the_job, scrubbed
 from pilot.opening import agent_settings, begin_pilot, open_database
-from pilot.orders import DrainOrder, Orders
+from pilot.orders import DrainOrder, EndOrder, Order, Orders
 from pilot.plan import Plan
 from pilot.session import Observer
 from pilot.slurm.allocation import Allocation
@@ -78,7 +78,8 @@ class Worlds:
         self._drained = ""
         self._shown_at = 0.0
         #: what is reserved from then on has not been counted by any world
-        self._since = allocation.starts_at
+        self._since = allocation.starts_at or host.began_at()
+        self._ends_at = allocation.ends_at
 
     def run(self) -> str:
         """See :func:`pilot.supervisor.run_pilot`.
@@ -155,7 +156,7 @@ class Worlds:
             nodes={node.name: node for node in allocation.nodes if node.name in nodes},
             silence_s=run.silence,
             starts_at=self._since,
-            ends_at=allocation.ends_at,
+            ends_at=self._ends_at,
             walltime_s=run.walltime,
             cores=run.cores,
         )
@@ -167,8 +168,7 @@ class Worlds:
             for event in world.hear(_LOOK_S):
                 self._hear(event, world, end)
             for order in self._orders.take():
-                if isinstance(order, DrainOrder):
-                    self._drained = order.why
+                self._note(order)
                 world.tell(order)
             self._show()
             if end.why or end.died:
@@ -177,7 +177,9 @@ class Worlds:
                 self._hear_last_words(world, end)
                 if end.why:
                     break
-                end.died = end.died or "; ".join([*world.last_words][-3:]) or "without a word"
+                for line in world.last_words:
+                    log.warning("of the ranks: %s", line)
+                end.died = end.died or next(iter(reversed(world.last_words)), "") or "without a word"
             elif not world.ready and host.monotonic() - began > START_S:
                 end.died = f"rank 0 was not heard within {START_S:.0f} s"
         end.library = world.library
@@ -185,6 +187,14 @@ class Worlds:
             world.wait()
             self._show(at_once=True)
         return end
+
+    def _note(self, order: Order) -> None:
+        """What the next world must know too, should this one die."""
+        match order:
+            case DrainOrder():
+                self._drained = order.why
+            case EndOrder():
+                self._ends_at = order.at
 
     def _hear_last_words(self, world: World, end: _End) -> None:
         """What rank 0 said before it left may take its time through the launcher."""

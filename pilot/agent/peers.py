@@ -5,6 +5,7 @@ is asked to: the launcher must have been started before.
 """
 
 import contextlib
+import os
 import pickle
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ CURE = (
     "that MPI; `pilot doctor --allocation` tries each"
 )
 _FLUSH_S = 0.001
+_SHARED = "/dev/shm/mpich_shm_"
 
 
 class Peers(Protocol):
@@ -119,6 +121,8 @@ def join_world(size: int, found: Callable[[str], None] = lambda _: None) -> MpiP
     try:
         import mpi4py
 
+        # there is one rank on each node: MPICH need not look for others beside it, in shared memory
+        os.environ.setdefault("MPIR_CVAR_NOLOCAL", "1")
         # finalising would wait for ranks that have died
         mpi4py.rc.finalize = False
         mpi4py.rc.initialize = False
@@ -131,6 +135,7 @@ def join_world(size: int, found: Callable[[str], None] = lambda _: None) -> MpiP
         ) from error
     found(library(MPI))
     MPI.Init_thread(MPI.THREAD_FUNNELED)
+    _unlink_shared_memory()
     peers = MpiPeers(MPI)
     if peers.size != size:
         raise MissingError(
@@ -140,6 +145,17 @@ def join_world(size: int, found: Callable[[str], None] = lambda _: None) -> MpiP
             next_step=CURE,
         )
     return peers
+
+
+def _unlink_shared_memory() -> None:
+    """Take away the names of what MPICH has made in /dev/shm: as we leave without finalising, nobody else would.
+
+    The memory itself stays as long as we do; on a diskless node what is left behind would be memory that is lost.
+    """
+    lines = host.read("/proc/self/maps").decode(errors="replace").splitlines()
+    for name in {line[line.index(_SHARED) :] for line in lines if _SHARED in line}:
+        with contextlib.suppress(OSError):
+            os.unlink(name)  # noqa: PTH108
 
 
 def library(mpi: Any) -> str:

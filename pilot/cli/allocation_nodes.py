@@ -18,6 +18,8 @@ from pilot.world import World
 
 #: a node that says nothing for so long does not answer
 SILENCE_S = 60.0
+#: so long nodes that are ready wait for the others; less than their patience (:data:`pilot.probe.GO_S`)
+TOGETHER_S = 30.0
 _LOOK_S = 0.05
 _MODULE = ("-P", "-m", "pilot.probe")
 
@@ -165,7 +167,8 @@ class _Questions:
     def _go_when_all_are_there(self, limit: float) -> None:
         here = [node for node, report in self.reports.items() if not report.over]
         missing = [node for node in here if node not in self._wrote and self._heard[node] > limit]
-        if self._went_at is None and not missing:
+        late = bool(self._wrote) and host.monotonic() > min(self._wrote.values()) + TOGETHER_S
+        if self._went_at is None and (late or not missing):
             write_whole(self._folder / GO, "")
             self._went_at = host.monotonic()
 
@@ -193,7 +196,9 @@ class _Questions:
             case "wrote":
                 self._wrote[report.node] = host.monotonic()
             case "sees":
-                report.seen_there_s = host.monotonic() - (self._went_at or host.monotonic())
+                # who comes late cannot have seen it before
+                since = max(self._went_at or 0.0, self._wrote[report.node])
+                report.seen_there_s = host.monotonic() - since
             case "linked":
                 report.link = event["link"]
             case "launchers":

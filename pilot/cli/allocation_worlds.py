@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pilot.world import World
 START_S = 60.0
 _LOOK_S = 0.1
 _LAST_WORDS_S = 1.0
+_WORDS = 200
 
 
 @dataclass(slots=True)
@@ -98,8 +99,20 @@ def _hear(world: World, report: WorldReport, steps: set[str], patience_s: float)
         if over_at is None and world.is_over():
             over_at = now
         if over_at is not None and now > over_at + _LAST_WORDS_S and not report.nodes:
-            said = [line.strip() for line in world.last_words if line.strip(" -=*")]
-            report.trouble = report.trouble or (said[-1] if said else "it ended without a word")
+            report.trouble = report.trouble or last_paragraph(world.last_words)
+
+
+def last_paragraph(lines: Iterable[str]) -> str:
+    """What was said last, in one line: launchers put rules of dashes round what they have to say."""
+    paragraphs: list[list[str]] = [[]]
+    for line in lines:
+        words = line.strip(" -=*\t")
+        if not words:
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(words)
+    said = [" ".join(paragraph) for paragraph in paragraphs if paragraph]
+    return said[-1][:_WORDS] if said else "it ended without a word"
 
 
 def tidy(library: str) -> str:

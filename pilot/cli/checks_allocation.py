@@ -182,8 +182,8 @@ def _wrong(report: WorldReport, nodes: list[str]) -> str:
         return f"mpi4py uses {report.library}, which {report.way} does not start"
     if report.trouble:
         return f"{report.trouble} ({report.library})" if report.library else report.trouble
-    if len(set(report.nodes)) != len(nodes):
-        return f"{plural(len(nodes), 'rank')} were to be on as many nodes, and are on {fold(sorted(set(report.nodes)))}"
+    if set(report.nodes) != set(nodes):
+        return f"its ranks are on {fold(sorted(set(report.nodes)))}, not one on each of {fold(nodes)}"
     return ""
 
 

@@ -252,3 +252,12 @@ def test_ids_as_people_write_them() -> None:
 def test_sizes_and_variables() -> None:
     assert [parse_memory(text) for text in ("800", "2 GB", "1.5g", "1GiB")] == [800, 2000, 1500, 1074]
     assert parse_pairs(["A=1", "B=", "C=x=y"]) == {"A": "1", "B": "", "C": "x=y"}
+
+
+def test_nobody_else_may_steer_a_pilot(typed: Typist, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed("add", "--", "true")
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    said = typed.fails("add", "--", "true", code=5)
+    assert "nobody else may steer its pilot" in said
+    assert waiting_requests(typed.folder) == ([], [])
+    typed("status")

@@ -1,6 +1,7 @@
 """Asking the pilot: a request is put into the inbox and answered by the pilot, or applied here if none is alive."""
 
 import os
+import pwd
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,9 +36,10 @@ def ask(folder: Folder, verb: str, arguments: Mapping[str, Any]) -> dict[str, An
 
     Raises:
         RefusedError: it cannot be done.
-        StateError: only a pilot can do it, and none is alive.
+        StateError: only a pilot can do it, and none is alive; or the folder is another user's.
         StorageError: the folder cannot be written.
     """
+    _demand_owner(folder)
     if verb in _FOR_PILOTS_ONLY and not look(folder).alive:
         raise _no_pilot(folder)
     request = mailbox.post(folder, verb, arguments)
@@ -47,6 +49,24 @@ def ask(folder: Folder, verb: str, arguments: Mapping[str, Any]) -> dict[str, An
     if answer is not None and not answer["ok"]:
         raise RefusedError(answer)
     return answer
+
+
+def _demand_owner(folder: Folder) -> None:
+    """Others of a project's group may read all; what they ask for would be refused by the pilot, so say it here."""
+    try:
+        owner = folder.inbox.stat().st_uid
+    except FileNotFoundError:
+        return  # nobody has used it yet
+    if owner != os.geteuid():
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"user {owner}"
+        raise StateError(
+            f"this folder is {name}'s: nobody else may steer its pilot",
+            where=str(folder.root),
+            next_step=f"ask {name}; `pilot status`, show, log and export work for you too",
+        )
 
 
 def _signal(folder: Folder) -> None:

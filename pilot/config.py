@@ -10,15 +10,13 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from db.errors import InputError, MissingError
+from pilot.run_tables import ResourcesTables, RetriesTable, RunTable
 from pilot.tables import (
     CampaignTable,
     CrystalTable,
     ExploreTable,
     InitialTable,
     LabelTable,
-    ResourcesTables,
-    RetriesTable,
-    RunTable,
     SelectTable,
     StageTable,
     Table,

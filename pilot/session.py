@@ -1,5 +1,6 @@
 """One manager from its beginning to its end, whatever its agents are reached by."""
 
+import gc
 from collections.abc import Callable
 
 from pilot import host
@@ -33,6 +34,9 @@ def manage(
     status.ends_at = terms.ends_at
     try:
         opened.ledger.load()
+        # a hundred thousand tasks live as long as we do: the garbage collector need not look at them again and again
+        gc.collect()
+        gc.freeze()
         held_s = 0.0 if terms.starts_at is None else max(0.0, host.now() - terms.starts_at)
         publisher = Publisher(opened.folder, opened.writer, opened.protocol, status, observer, held_s=held_s)
         shared = Shared(opened.folder, opened.lease, opened.writer, opened.ledger, comm, publisher, orders, terms)

@@ -13,7 +13,7 @@ FILES = {
 FLOORS = [
     (1, r"db/"),
     (2, r"tasks/"),
-    (2, r"pilot/(config|tables|durations|folder|host|lease|mailbox|drain|snapshot|topology|__init__)\.py"),
+    (2, r"pilot/(config|tables|run_tables|durations|folder|host|lease|mailbox|drain|snapshot|topology|__init__)\.py"),
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),
     (5, r"pilot/(turn|ledger|requests|publisher|manager|orders|opening|session|plan|rank|world|worlds)\.py"),
@@ -76,6 +76,11 @@ def test_there_is_one_clock() -> None:
     for name in FILES:
         if name != "pilot/host.py":
             assert "time" not in imports(name), name
+
+
+def test_mpi_is_met_in_one_place() -> None:
+    users = {name for name in FILES if any(module.split(".")[0] == "mpi4py" for module in imports(name))}
+    assert users == {"pilot/agent/peers.py"}
 
 
 def test_no_shell_is_started() -> None:

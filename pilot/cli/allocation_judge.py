@@ -21,6 +21,7 @@ _CONFINE = (
     "ask for whole nodes (`--exclusive`); the site could confine jobs to their cores "
     "(TaskPlugin=task/cgroup, ConstrainCores=yes)"
 )
+_COUNTED = "tell the site: its SLURM counts cores that this job cannot use (CPUs= in slurm.conf)"
 
 
 def fold(names: Sequence[str]) -> str:
@@ -112,7 +113,7 @@ def _pinning(reports: Iterable[NodeReport]) -> Iterable[tuple[str, Check]]:
         if report.here is not None and not report.here["pinned"]:
             granted, seen = len(report.here["cores"]), report.here["seen"]
             found = f"{{nodes}}: SLURM grants {granted} and the kernel lets us use {seen}: tasks are not pinned"
-            yield report.node, Check("cores", found, WARN, _CONFINE)
+            yield report.node, Check("cores", found, WARN, _CONFINE if seen > granted else _COUNTED)
 
 
 def _clocks(reports: Iterable[NodeReport]) -> Iterable[Check]:

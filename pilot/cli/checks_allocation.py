@@ -165,7 +165,7 @@ def judge_worlds(reports: list[WorldReport], nodes: list[str], used: str) -> Ite
     """Whether each way gives the world that was asked for; only what is used must. Pure."""
     good = [report.way for report in reports if _wrong(report, nodes) == ""]
     for report in reports:
-        here = " — this is what the pilot uses" if report.way == used else ""
+        here = " — the pilot uses this" if report.way == used else ""
         wrong = _wrong(report, nodes)
         if wrong:
             grade = FAIL if report.way == used else WARN

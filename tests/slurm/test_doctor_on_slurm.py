@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from cluster import Cluster
 from command_line import wait_for
 from pilots import PILOT
@@ -61,14 +62,13 @@ def test_three_nodes_are_looked_at_and_all_is_well(cluster: Cluster, tmp_path: P
     for name in ("srun", "none"):
         assert "each on its own cores" in line(said, f"pass {name} 2" if name == "srun" else "pass none")
     assert "3 ranks, MPICH" in line(said, "pass srun 3")
-    assert "this is what the pilot uses" in line(said, "pass srun 3")
+    assert "the pilot uses this" in line(said, "pass srun 3")
     assert "3 ranks, MPICH" in line(said, "pass mpiexec")
     assert "fail" not in said
 
 
+@pytest.mark.skipif(len(host.usable_cores()) == 8, reason="here the kernel shows just what SLURM grants")
 def test_where_slurm_and_the_kernel_disagree_it_says_that_nothing_is_pinned(cluster: Cluster, tmp_path: Path) -> None:
-    if len(host.usable_cores()) == 8:
-        return
     said = doctor(cluster, tmp_path, "-N3", "--exclusive")
     assert "SLURM grants 8 and the kernel lets us use" in line(said, "warn cores")
     assert "cannot be compared" in line(said, "warn none")

@@ -149,7 +149,8 @@ def processes(site: Site) -> dict[int, tuple[str, float]]:
             )
         except (OSError, ValueError):
             continue
-        kinds = [word for word in words if word in {"pilot.rank", "pilot.agent.launcher", "pilot", "srun"}]
+        known = {"srun", "pilot.rank", "pilot.agent.launcher", "pilot"}
+        kinds = [word for word in (Path(words[0]).name, *words) if word in known]
         if ours and kinds:
             node = environ.get("PILOT_NODE") or environ.get("SLURMD_NODENAME", "")
             found[int(entry.name)] = (

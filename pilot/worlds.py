@@ -6,11 +6,9 @@ any more. A node that is lost does not end its world; only the loss of rank 0 do
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import db.errors
@@ -23,6 +21,7 @@ from pilot.folder import Folder
 from pilot.lease import Lease
 from pilot.mpi.own_ranks import start_ranks
 from pilot.mpi.scrub import of_the_job, scrubbed
+from pilot.mpi.search import of_the_site
 from pilot.opening import agent_settings, begin_pilot, open_database
 from pilot.orders import DrainOrder, EndOrder, Order, Orders
 from pilot.plan import Plan
@@ -125,10 +124,11 @@ class Worlds:
     def _one_world(self, nodes: tuple[str, ...]) -> _End:
         plan = self._plan(nodes)
         path = plan.write(self._folder)
-        argv, added = start_ranks(self._way, nodes, [sys.executable, "-P", "-m", "pilot.rank", str(path)])
+        rank = [sys.executable, "-P", "-m", "pilot.rank", str(path)]
+        argv, added = start_ranks(self._way, nodes, rank, job_nodes=len(self._allocation.nodes))
         marks = {monitor.CAMPAIGN: plan.settings.campaign_id, monitor.EPOCH: str(plan.settings.epoch)}
         log.info("pilot %d begins on %d nodes: %s", plan.settings.epoch, len(nodes), ", ".join(nodes))
-        argv[0] = _of_the_site(argv[0])
+        argv[0] = of_the_site(argv[0])
         try:
             world = World(argv, scrubbed(os.environ) | of_the_job(os.environ) | added | marks)
         except OSError as error:
@@ -225,13 +225,6 @@ class Worlds:
         snapshot = read_snapshot(self._folder)
         if snapshot is not None:
             self._observer(snapshot)
-
-
-def _of_the_site(program: str) -> str:
-    """A program on PATH, but not one that a wheel has put beside our Python: its mpirun is not the site's."""
-    ours = str(Path(sys.executable).parent)
-    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return shutil.which(program, path=os.pathsep.join(place for place in places if place != ours)) or program
 
 
 def _error_of(event: dict[str, Any]) -> PilotError | None:

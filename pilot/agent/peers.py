@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from db.errors import MissingError
 from pilot import host
+from pilot.agent.shared_memory import remove_stale, unlink_ours
 
 _TAG = 7
 #: where what is wrong with the world itself is wrong, and what helps
@@ -23,7 +24,6 @@ CURE = (
     "that MPI; `pilot doctor --allocation` tries each"
 )
 _FLUSH_S = 0.001
-_SHARED = "/dev/shm/mpich_shm_"
 
 
 class Peers(Protocol):
@@ -134,8 +134,9 @@ def join_world(size: int, found: Callable[[str], None] = lambda _: None) -> MpiP
             next_step="`pip install mpich` into the pilot's environment; then `pilot doctor --allocation`",
         ) from error
     found(library(MPI))
+    remove_stale()
     MPI.Init_thread(MPI.THREAD_FUNNELED)
-    _unlink_shared_memory()
+    unlink_ours()
     peers = MpiPeers(MPI)
     if peers.size != size:
         raise MissingError(
@@ -145,17 +146,6 @@ def join_world(size: int, found: Callable[[str], None] = lambda _: None) -> MpiP
             next_step=CURE,
         )
     return peers
-
-
-def _unlink_shared_memory() -> None:
-    """Take away the names of what MPICH has made in /dev/shm: as we leave without finalising, nobody else would.
-
-    The memory itself stays as long as we do; on a diskless node what is left behind would be memory that is lost.
-    """
-    lines = host.read("/proc/self/maps").decode(errors="replace").splitlines()
-    for name in {line[line.index(_SHARED) :] for line in lines if _SHARED in line}:
-        with contextlib.suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
 
 
 def library(mpi: Any) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pilot import host
 from pilot.mpi.own_ranks import start_ranks
 from pilot.mpi.scrub import of_the_job, scrubbed
+from pilot.mpi.search import of_the_site
 from pilot.slurm.client import Slurm
 from pilot.world import World
 
@@ -49,13 +50,6 @@ def ways_here() -> dict[str, str]:
         ours = "Open MPI" in host.run([mpirun, "--version"], timeout_s=20.0, env=scrubbed(os.environ)).stdout
         ways["mpirun"] = "" if ours else f"{mpirun} is not Open MPI's"
     return ways
-
-
-def of_the_site(program: str) -> str:
-    """A program on PATH, but not one that a wheel has put beside our Python; its name alone if there is none."""
-    ours = str(Path(sys.executable).parent)
-    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return shutil.which(program, path=os.pathsep.join(place for place in places if place != ours)) or program
 
 
 def try_world(way: str, nodes: Sequence[str], patience_s: float = START_S) -> WorldReport:

@@ -91,3 +91,13 @@ def _folders(path: str) -> list[str]:
             folders.setdefault(Path(folder).resolve(), folder)
     own = folders.pop((Path(sys.prefix) / "bin").resolve(), None)
     return [*folders.values(), *([] if own is None else [own])]
+
+
+def of_the_site(program: str) -> str:
+    """A program on our PATH, but not one that a wheel has put beside our Python: its mpirun is not the site's.
+
+    Where there is none, the name as it is: who starts it hears so.
+    """
+    ours = str(Path(sys.executable).parent)
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return shutil.which(program, path=os.pathsep.join(place for place in places if place != ours)) or program

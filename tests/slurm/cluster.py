@@ -42,6 +42,8 @@ SlurmdUser={user}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CredType=cred/munge
+# MPICH calls its shared memory by job and step: two clusters on one machine must not have the same jobs
+FirstJobId={first_job}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -353,6 +355,7 @@ def _configuration(
         host=host,
         port=ports[0],
         user=_user(),
+        first_job=1 + 1000 * secrets.randbelow(50_000),
         memory_per_cpu=memory_mb // cpus,
         gres_types="GresTypes=gpu" if gpus else "",
         nodes="\n".join(

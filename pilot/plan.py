@@ -34,11 +34,13 @@ class Plan:
     cores: int | None = None
 
     def write(self, folder: Folder) -> Path:
-        """Write it into the folder, under a name that no other world has.
+        """Write it into the folder, under a name that no other world has; the plans of dead pilots go.
 
         Raises:
             StorageError: the disk is full.
         """
+        for stale in folder.state.glob("world-*.json"):
+            stale.unlink(missing_ok=True)
         path = folder.state / f"world-{self.settings.epoch}.json"
         write_whole(path, json.dumps(asdict(self)))
         return path

@@ -23,46 +23,12 @@ from typing import Any
 from db.errors import PilotError
 from pilot import host
 from pilot.agent.agent import Agent
-from pilot.agent.comm import MpiComm, serve
-from pilot.agent.messages import Gone
-from pilot.agent.peers import Peers, join_world
-from pilot.config import read_config
-from pilot.folder import Folder
-from pilot.lease import lease_of
-from pilot.opening import open_database, status_of
-from pilot.orders import DrainOrder, Orders, from_line
+from pilot.agent.comm import resign, serve
+from pilot.agent.peers import join_world
 from pilot.plan import Plan, read_plan
-from pilot.session import manage
-from pilot.terms import terms_of
 from tasks.registry import engine
 
 log = logging.getLogger("pilot")
-
-
-class PipedOrders(Orders):
-    """The supervisor's orders, as they come in on stdin."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._half = b""
-        self._open = True
-        os.set_blocking(0, False)
-
-    def take(self) -> list[DrainOrder | Any]:
-        """See :class:`Orders`. When the pipe is closed, the supervisor is dead: all is to end."""
-        while self._open:
-            try:
-                content = os.read(0, 65536)
-            except BlockingIOError:
-                break
-            if not content:
-                self._open = False
-                self.put(DrainOrder("its supervisor has died", at_once=True))
-                break
-            *lines, self._half = (self._half + content).split(b"\n")
-            for line in lines:
-                self.put(from_line(line))
-        return super().take()
 
 
 class _Told(logging.Handler):
@@ -75,23 +41,8 @@ class _Told(logging.Handler):
 def _tell(**event: Any) -> None:
     # who does not hear us any more is not waited for
     with contextlib.suppress(OSError):
-        os.write(1, json.dumps(event).encode() + b"\n")
-
-
-def _manage(plan: Plan, agent: Agent, peers: Peers) -> None:
-    folder = Folder(Path(plan.settings.root))
-    config = read_config(folder.config)
-    wishes = {"walltime": plan.walltime_s, "cores": plan.cores}
-    run = config.run.model_copy(update={key: value for key, value in wishes.items() if value is not None})
-    config = config.model_copy(update={"run": run})
-    lease = lease_of(folder, plan.nonce)
-    began_at = host.now()
-    terms = terms_of(config, began_at=began_at, starts_at=plan.starts_at, ends_at=plan.ends_at)
-    with open_database(folder, config, lease, plan.settings.epoch) as opened:
-        comm = MpiComm(agent, peers, plan.nodes, plan.silence_s)
-        status = status_of(lease, plan.settings.epoch, began_at)
-        why = manage(opened, comm, PipedOrders(), terms, status)
-    _tell(ev="ended", why=why)
+        # on a line of its own, whatever a library may have printed there before
+        os.write(1, b"\n" + json.dumps(event).encode() + b"\n")
 
 
 def _live(plan: Plan, node: str) -> None:
@@ -101,15 +52,18 @@ def _live(plan: Plan, node: str) -> None:
         me = host.process(os.getpid())
         step = f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_STEP_ID', '')}"
         _tell(ev="ready", pid=os.getpid(), start=me.start if me else 0, host=host.hostname(), step=step)
-        _manage(plan, agent, peers)
+        # the database and the campaign are not for the many: on a shared disk their import takes its time
+        from pilot.rank_zero import manage_nodes
+
+        _tell(ev="ended", why=manage_nodes(plan, agent, peers))
         return
     try:
         serve(agent, peers, plan.silence_s)
     except PilotError as error:
-        # this node only: the others go on
-        peers.send(0, Gone(node, "; ".join(str(error).splitlines())))
-        peers.flush(2.0)
-        agent.close()
+        resign(agent, peers, "; ".join(str(error).splitlines()))
+    except Exception as error:
+        traceback.print_exc()
+        resign(agent, peers, f"{type(error).__name__}: {error}")
 
 
 def main() -> None:

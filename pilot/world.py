@@ -100,11 +100,13 @@ class World:
         """Whether all have gone, or rank 0, without which there is no world."""
         if self._process.poll() is not None:
             return True
-        if self.manager is None:
-            return False
-        pid, start = self.manager
-        seen = host.process(pid)
-        return seen is None or seen.zombie or seen.start != start
+        return self.manager is not None and not _lives(*self.manager)
+
+    @property
+    def left(self) -> bool:
+        """Whether the program has ended by itself: then all its ranks have ended too."""
+        code = self._process.poll()
+        return code is not None and code >= 0
 
     def wait(self, patience_s: float = _PATIENCE_S) -> bool:
         """Wait until the program has ended; False if it has not in that time."""
@@ -115,7 +117,7 @@ class World:
         return True
 
     def close(self) -> None:
-        """End the program and all its session, if it has not ended by itself."""
+        """End rank 0 if it is here, the program and all its session, if they have not ended by themselves."""
         with contextlib.suppress(OSError):
             self._to.close()
         if self._process.poll() is None:
@@ -124,9 +126,23 @@ class World:
                     os.killpg(self._process.pid, number)
                 if self.wait(3.0):
                     break
+        self._end_manager()
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
+
+    def _end_manager(self, patience_s: float = 5.0) -> None:
+        """Nobody may open the database before rank 0 has let go of it, and srun may be dead, or SLURM busy."""
+        deadline = host.monotonic() + patience_s
+        while self.manager is not None and _lives(*self.manager) and host.monotonic() < deadline:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.manager[0], signal.SIGKILL)
+            host.pause(0.02)
+
+
+def _lives(pid: int, start: int) -> bool:
+    seen = host.process(pid)
+    return seen is not None and not seen.zombie and seen.start == start
 
 
 def _event(line: str) -> dict[str, Any] | None:

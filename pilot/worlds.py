@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import db.errors
-from db.errors import MissingError, PilotError
+from db.errors import MissingError, PilotError, StorageError
+from db.states import PilotState
 from pilot import host
 from pilot.agent import monitor
 from pilot.agent.peers import CURE, WORLD
@@ -28,7 +29,7 @@ from pilot.plan import Plan
 from pilot.session import Observer
 from pilot.slurm.allocation import Allocation
 from pilot.slurm.client import Slurm
-from pilot.snapshot import read_snapshot
+from pilot.snapshot import Snapshot, read_snapshot
 from pilot.world import World
 
 log = logging.getLogger("pilot")
@@ -42,6 +43,8 @@ YOUNG_S = 120.0
 _LOOK_S = 0.2
 _LAST_WORDS_S = 2.0
 _SNAPSHOT_S = 1.0
+#: an order to drain is obeyed, and what comes of it is published, within this
+_OBEYED_S = 30.0
 
 
 @dataclass(slots=True)
@@ -74,7 +77,8 @@ class Worlds:
         self._way = "srun" if config.run.world == "auto" else config.run.world
         self._slurm = Slurm(os.environ)
         self._bad: set[str] = set()
-        self._drained = ""
+        self._epoch = 0
+        self._drained, self._drained_at = "", 0.0
         self._shown_at = 0.0
         #: what is reserved from then on has not been counted by any world
         self._since = allocation.starts_at or host.began_at()
@@ -94,8 +98,10 @@ class Worlds:
             end = self._one_world(nodes)
             if end.why:
                 return end.why
-            if self._drained:
-                return f"its ranks died while it drained ({self._drained})"
+            published = self._published()
+            drained = self._why_drained(published)
+            if drained:
+                return f"its ranks died while it drained ({drained})"
             self._since = host.now()
             failures = 1 if host.monotonic() - began > YOUNG_S else failures + 1
             log.error("the pilot's ranks died: %s", end.died)
@@ -105,13 +111,30 @@ class Worlds:
                     where=f"{WORLD}, started by {self._way} on {', '.join(nodes)}; they use {end.library or 'no MPI'}",
                     next_step=CURE,
                 )
-            nodes = self._nodes_that_are_left(nodes)
+            nodes = self._nodes_that_are_left(nodes, published)
             log.info("starting again on %s", ", ".join(nodes))
 
-    def _nodes_that_are_left(self, before: tuple[str, ...]) -> tuple[str, ...]:
+    def _published(self) -> Snapshot | None:
+        """What the latest world has published; None if it did not come to that."""
+        try:
+            snapshot = read_snapshot(self._folder)
+        except StorageError:
+            return None
+        ours = snapshot is not None and snapshot.pilot is not None and snapshot.pilot.id == self._epoch
+        return snapshot if ours else None
+
+    def _why_drained(self, published: Snapshot | None) -> str:
+        """Why the world that has died was draining; "" if it was not. Users drain and resume without our knowing."""
+        pilot = None if published is None else published.pilot
+        if published is None or pilot is None:
+            return self._drained
+        if pilot.state == PilotState.DRAINING:
+            return pilot.remark
+        return self._drained if published.at < self._drained_at + _OBEYED_S else ""
+
+    def _nodes_that_are_left(self, before: tuple[str, ...], published: Snapshot | None) -> tuple[str, ...]:
         living = self._slurm.living_nodes(self._allocation.job_id) or before
-        snapshot = read_snapshot(self._folder)
-        lost = {node.name for node in snapshot.nodes if node.lost} if snapshot is not None else set()
+        lost = {node.name for node in published.nodes if node.lost} if published is not None else set()
         left = tuple(name for name in before if name in living and name not in lost | self._bad)
         if not left:
             raise MissingError(
@@ -140,7 +163,8 @@ class Worlds:
         try:
             return self._watch(world)
         finally:
-            if world.step:
+            # to ask SLURM may take its time: only if there is something to end
+            if world.step and not world.left:
                 self._slurm.end_step(world.step)
             world.close()
             path.unlink(missing_ok=True)
@@ -150,6 +174,7 @@ class Worlds:
         with open_database(self._folder, self._config, self._lease) as opened:
             begin_pilot(opened)
             settings = agent_settings(opened)
+        self._epoch = settings.epoch
         return Plan(
             nonce=self._lease.holder.nonce,
             settings=settings,
@@ -192,7 +217,7 @@ class Worlds:
         """What the next world must know too, should this one die."""
         match order:
             case DrainOrder():
-                self._drained = order.why
+                self._drained, self._drained_at = order.why, host.now()
             case EndOrder():
                 self._ends_at = order.at
 
@@ -222,7 +247,7 @@ class Worlds:
         if self._observer is None or (host.monotonic() - self._shown_at < _SNAPSHOT_S and not at_once):
             return
         self._shown_at = host.monotonic()
-        snapshot = read_snapshot(self._folder)
+        snapshot = self._published()
         if snapshot is not None:
             self._observer(snapshot)
 

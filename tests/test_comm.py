@@ -112,7 +112,7 @@ def test_a_silent_node_is_lost_and_begins_again_when_it_speaks(tmp_path: Path, p
     bench.said(Beat())
     until(lambda: Again() in bench.told(), bench.turn)
     assert bench.comm.nodes() == ("n1", "n2")
-    bench.said(Hello("n2", (0,), 100))
+    bench.there.send(0, Report("n2", Hello("n2", (0,), 100), life=1))
     until(lambda: sum(isinstance(message, Hello) for node, message in bench.heard if node == "n2") == 2, bench.turn)
     bench.agent.close()
 

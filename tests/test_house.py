@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -16,7 +18,7 @@ FLOORS = [
     (2, r"pilot/(config|tables|run_tables|durations|folder|host|lease|mailbox|drain|snapshot|topology|__init__)\.py"),
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),
-    (5, r"pilot/(turn|ledger|requests|publisher|manager|orders|opening|session|plan|rank|world|worlds)\.py"),
+    (5, r"pilot/(turn|ledger|requests|publisher|manager|orders|opening|session|plan|rank|rank_zero|world|worlds)\.py"),
     (5, r"pilot/(probe|probe_disk|probe_launch|terms|orphans|node_watch|end_watch|supervisor)\.py"),
     (6, r"pilot/(cli|report)/"),
     (7, r"pilot/__main__\.py"),
@@ -81,6 +83,12 @@ def test_there_is_one_clock() -> None:
 def test_mpi_is_met_in_one_place() -> None:
     users = {name for name in FILES if any(module.split(".")[0] == "mpi4py" for module in imports(name))}
     assert users == {"pilot/agent/peers.py"}
+
+
+def test_an_agent_in_a_rank_of_its_own_loads_no_database_and_no_campaign() -> None:
+    code = "import sys, pilot.rank; print([m for m in ('sqlalchemy', 'pydantic', 'ase', 'numpy') if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[]"
 
 
 def test_no_shell_is_started() -> None:

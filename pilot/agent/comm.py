@@ -1,5 +1,6 @@
 """How the manager and the agents reach each other: by MPI between nodes, or within one process on one node."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,9 @@ QUICK_S, CALM_S = 0.0005, 0.008
 BEAT_S = 2.0
 #: how long an agent may take until it is first heard
 FIRST_S = 90.0
+#: So many times as long does an agent wait for the manager: held up by its disk it comes back, and if it is dead
+#: the supervisor ends us.
+_PATIENCE = 5
 _LEAVE_S = 8.0
 
 
@@ -77,10 +81,14 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Agent → manager, as it travels: each message says which node it is from."""
+    """Agent → manager, as it travels: each message says which node it is from.
+
+    ``life`` is how often the agent had begun again when it said so: what it said before is of no use any more.
+    """
 
     node: str
     message: ToManager | Beat
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ class MpiComm:
         self._peers = peers
         self._others = [node for node in nodes if node != agent.node]
         self._rank_of: dict[str, int] = {}
+        self._lives: Counter[str] = Counter()
         self._silence = Silence(self._others, silence_s, max(FIRST_S, silence_s), host.monotonic())
         self._lost: set[str] = set()
         self._left: set[str] = set()
@@ -144,7 +153,7 @@ class MpiComm:
             self.send(node, Goodbye())
         self._own.close()
         deadline = host.monotonic() + _LEAVE_S
-        while self._left < (self._rank_of.keys() - self._lost) and host.monotonic() < deadline:
+        while not self._left >= (self._rank_of.keys() - self._lost) and host.monotonic() < deadline:
             self._from_others()
             host.pause(CALM_S)
 
@@ -154,16 +163,27 @@ class MpiComm:
             if isinstance(said, Left):
                 self._left.add(said.node)
                 self._silence.forget(said.node)
-                continue
-            self._rank_of[said.node] = rank
-            self._silence.heard(said.node)
-            if said.node in self._lost:
-                # it was only slow: what it ran is under way elsewhere, so it has to begin anew
-                self._lost.discard(said.node)
-                self._peers.send(rank, Again())
-            elif not isinstance(said.message, Beat):
-                reports.append((said.node, said.message))
+            else:
+                reports += self._heard(rank, said)
         return reports
+
+    def _heard(self, rank: int, said: Report) -> list[tuple[str, ToManager]]:
+        """What the manager has to know of it."""
+        self._rank_of[said.node] = rank
+        was_lost = said.node in self._lost
+        if isinstance(said.message, Gone):
+            self._lost.add(said.node)
+            self._silence.forget(said.node)
+            return [] if was_lost else [(said.node, said.message)]
+        self._silence.heard(said.node)
+        if was_lost:
+            # it was only slow: what it ran is under way elsewhere, so it has to begin anew
+            self._lost.discard(said.node)
+            self._lives[said.node] += 1
+            self._peers.send(rank, Again())
+        if isinstance(said.message, Beat) or said.life < self._lives[said.node]:
+            return []
+        return [(said.node, said.message)]
 
     def _on_time(self, now: float) -> list[tuple[str, ToManager]]:
         self._silence.listen(now)
@@ -187,14 +207,16 @@ def serve(agent: Agent, peers: Peers, silence_s: float) -> str:
         why it ended.
 
     Raises:
-        MissingError: the launcher cannot be started on this node; the manager was told.
+        MissingError: the launcher cannot be started on this node; see :func:`resign`.
     """
-    silence = Silence(["manager"], silence_s, max(FIRST_S, silence_s), host.monotonic())
-    beat_at, pause_s = 0.0, QUICK_S
+    patience_s = _PATIENCE * silence_s
+    silence = Silence(["manager"], patience_s, max(FIRST_S, patience_s), host.monotonic())
+    beat_at, pause_s, life = 0.0, QUICK_S, 0
     while not agent.finished:
         arrived = [message for rank, message in peers.arrived() if rank == 0]
         for message in arrived:
             silence.heard("manager")
+            life += isinstance(message, Again)
             if not isinstance(message, Beat):
                 agent.handle(message)
         reports: list[ToManager | Beat] = [*agent.poll(pause_s)]
@@ -207,9 +229,16 @@ def serve(agent: Agent, peers: Peers, silence_s: float) -> str:
             beat_at = now + BEAT_S
             reports.append(Beat())
         for report in reports:
-            peers.send(0, Report(agent.node, report))
+            peers.send(0, Report(agent.node, report, life))
         pause_s = QUICK_S if arrived or len(reports) > 1 else min(CALM_S, 2 * pause_s)
     agent.close()
     peers.send(0, Left(agent.node))
     peers.flush(2.0)
     return "the manager said goodbye"
+
+
+def resign(agent: Agent, peers: Peers, why: str) -> None:
+    """Leave because this node cannot go on, and tell the manager: the other nodes go on."""
+    peers.send(0, Report(agent.node, Gone(agent.node, why)))
+    peers.flush(2.0)
+    agent.close()

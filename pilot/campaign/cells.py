@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, make_supercell
 from ase.data import atomic_numbers, chemical_symbols
 
 from db.errors import InputError
@@ -25,6 +24,9 @@ def unit_cell(crystal: CrystalTable, species: list[str], root: Path, cell: str) 
     try:
         # ASE knows a conventional cell of the cubic lattices only
         conventional = cell == "conventional" and crystal.structure != "hcp"
+        # half a second, which a folder without a campaign need not wait for
+        from ase.build import bulk
+
         atoms = bulk(species[0], crystal.structure, a=crystal.a, c=crystal.c, cubic=conventional)
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(
@@ -37,6 +39,8 @@ def unit_cell(crystal: CrystalTable, species: list[str], root: Path, cell: str) 
 
 def repeated(structure: Structure, repeat: list[int]) -> Structure:
     """A multiple of a cell along its three vectors."""
+    from ase.build import make_supercell
+
     atoms = make_supercell(to_atoms(structure), np.diag(repeat))
     return from_atoms(atoms)[0]
 

@@ -6,13 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ase.db
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import ParseError
-from ase.io.formats import UnknownFileTypeError
 
 from db.errors import InputError, StorageError
 from db.records import Label, Structure, Vector
@@ -21,7 +17,7 @@ from tasks.formats.whole import beside
 
 Row = tuple[Structure, Label | None]
 
-#: what ASE's readers are known to raise on files that are not what they seem; they have no error of their own
+#: what ASE's readers are known to raise on files that are not what they seem, beside what they call errors
 _READER_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -30,12 +26,10 @@ _READER_ERRORS = (
     ImportError,
     LookupError,
     OSError,
-    ParseError,
     RuntimeError,
     StopIteration,
     SyntaxError,
     TypeError,
-    UnknownFileTypeError,
     ValueError,
     sqlite3.Error,
     struct.error,
@@ -166,10 +160,17 @@ def export_structures(path: Path, rows: Iterable[Row], species: Sequence[str]) -
         ) from error
 
 
+# ASE's readers and databases are loaded by who uses them: that takes a second or two, which a pilot that starts on many
+# nodes of a shared disk has no use for
+
+
 def _read_with_ase(path: Path) -> list[Atoms]:
+    import ase.io
+    from ase.io.formats import UnknownFileTypeError
+
     try:
         images = ase.io.read(str(path), index=":")
-    except _READER_ERRORS as error:
+    except (*_READER_ERRORS, ase.io.ParseError, UnknownFileTypeError) as error:
         raise InputError(
             f"ASE cannot read the file ({type(error).__name__}: {str(error)[:200]})",
             where=str(path),
@@ -179,6 +180,8 @@ def _read_with_ase(path: Path) -> list[Atoms]:
 
 
 def _write_extxyz(path: Path, images: Iterator[Atoms]) -> int:
+    import ase.io
+
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for atoms in images:
@@ -188,6 +191,8 @@ def _write_extxyz(path: Path, images: Iterator[Atoms]) -> int:
 
 
 def _write_database(path: Path, images: Iterator[Atoms]) -> int:
+    import ase.db
+
     count = 0
     # no lock: nobody else knows this name, and not every shared file system can lock
     with ase.db.connect(str(path), type="db", append=False, use_lock_file=False) as database:

@@ -1,5 +1,6 @@
 """A pilot on several nodes of a real SLURM: it runs, drains, loses nodes and ranks, and goes on in the next job."""
 
+import itertools
 import json
 import os
 import signal
@@ -175,6 +176,20 @@ def test_the_end_of_the_allocation_is_known_and_followed(cluster: Cluster, tmp_p
     assert "the end of the allocation is near" in site.said() or "fits into the time" in site.said()
     assert site.count("running") == 0
     assert site.count("ready") > 0
+
+
+def test_gpus_are_given_out_by_their_numbers_and_never_twice(cluster: Cluster, tmp_path: Path) -> None:
+    site = Site(cluster, tmp_path)
+    site.add("--count", "12", "--gpus", "1", "--shell", "--", "echo $CUDA_VISIBLE_DEVICES; sleep 1")
+    site.ends(site.submit("--gres=gpu:2"))
+    site.all_done_once(12)
+    seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for node, directory, begin, end in site.rows("SELECT node, directory, started_at, ended_at FROM attempts"):
+        gpu = (tmp_path / directory / "stdout").read_text().strip()
+        seen.setdefault((node, gpu), []).append((begin, end))
+    assert seen.keys() == {(node, gpu) for node in ("n1", "n2", "n3") for gpu in ("0", "1")}
+    for times in seen.values():
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(sorted(times)))
 
 
 def test_a_wrong_mpi_is_named_with_the_cure(cluster: Cluster, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def of_ours(cluster: object, files: Path, count: int, argv: list[str]) -> float:
 
 def of_peer(name: str, environment: Path, files: Path, count: int, argv: list[str]) -> float:
     """A peer, in its own environment."""
-    environ = os.environ | {"PATH": f"{environment / 'bin'}:{os.environ['PATH']}"}
+    environ = os.environ | {"PATH": f"{environment / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(files.parent)}
     script = [str(environment / "bin" / "python"), str(HERE / SCRIPTS[name]), str(files), str(SLOTS), str(count), "--"]
     done = subprocess.run([*script, *argv], env=environ, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode != 0:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from db import pilot_table
 from db.engine import Writer, open_writer
-from db.errors import MissingError, StorageError
+from db.errors import HeldError, MissingError, StorageError
 from pilot import host
 from pilot.agent.messages import AgentSettings
 from pilot.campaign.driver import Driver, protocol_of
 from pilot.campaign.planner import Protocol
 from pilot.config import Config
 from pilot.folder import Folder
-from pilot.lease import Holder, Lease, take_lease
+from pilot.lease import Holder, Lease, read_holder, take_lease
 from pilot.ledger import Ledger
 from pilot.mailbox import Request
 from pilot.publisher import Publisher
@@ -24,6 +24,10 @@ from pilot.scheduler.times import Times
 from pilot.slurm.client import Slurm
 from pilot.snapshot import PilotStatus, read_snapshot
 from tasks.registry import engine
+
+#: so long the next job waits for the one before to be over, and so often it looks
+PATIENCE_S, EVERY_S = 180.0, 5.0
+_AT_WORK = frozenset({"RUNNING", "SUSPENDED"})
 
 
 @dataclass(slots=True)
@@ -47,11 +51,33 @@ def held_folder(folder: Folder, purpose: str) -> Iterator[Lease]:
         HeldError: a pilot holds the folder.
         StorageError: the folder cannot be written.
     """
-    lease = take_lease(folder, purpose, _job_is_over)
+    lease = _take(folder, purpose)
     try:
         yield lease
     finally:
         lease.release()
+
+
+def _take(folder: Folder, purpose: str) -> Lease:
+    deadline = host.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return take_lease(folder, purpose, _job_is_over)
+        except HeldError:
+            if host.monotonic() >= deadline or not _is_ending(read_holder(folder)):
+                raise
+        host.pause(EVERY_S)
+
+
+def _is_ending(holder: Holder | None) -> bool:
+    """Whether the holder's job, on another node, may be about to end: we are the next one, and should not give up.
+
+    SLURM starts a job while the processes of the one before may still be ended, and may not answer just then.
+    """
+    if "SLURM_JOB_ID" not in os.environ or holder is None or holder.job_id is None or holder.is_gone() is not None:
+        return False
+    states = Slurm(os.environ).states([holder.job_id])
+    return states is None or states.get(holder.job_id) not in _AT_WORK
 
 
 @contextmanager

@@ -23,9 +23,11 @@ from typing import Any
 from db.errors import PilotError
 from pilot import host
 from pilot.agent.agent import Agent
-from pilot.agent.comm import resign, serve
+from pilot.agent.comm import NOT_HEARD, resign, serve
 from pilot.agent.peers import join_world
+from pilot.forsaken import WITNESSES, end_forsaken_job
 from pilot.plan import Plan, read_plan
+from pilot.slurm.client import Slurm
 from tasks.registry import engine
 
 log = logging.getLogger("pilot")
@@ -58,12 +60,17 @@ def _live(plan: Plan, node: str) -> None:
         _tell(ev="ended", why=manage_nodes(plan, agent, peers))
         return
     try:
-        serve(agent, peers, plan.silence_s)
+        why = serve(agent, peers, plan.silence_s)
     except PilotError as error:
         resign(agent, peers, "; ".join(str(error).splitlines()))
     except Exception as error:
         traceback.print_exc()
         resign(agent, peers, f"{type(error).__name__}: {error}")
+    else:
+        job_id = os.environ.get("SLURM_JOB_ID")
+        if why == NOT_HEARD and job_id and peers.rank <= WITNESSES:
+            # MPI is not used any more: now this rank may start programs
+            end_forsaken_job(Slurm(os.environ), job_id)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pilot import host
 from pilot.orders import Order, to_line
+from pilot.slurm.parse import unreached_nodes
 
 _REMEMBERED = 20
 _PATIENCE_S = 10.0
@@ -26,6 +27,7 @@ class World:
 
     Attributes:
         last_words: the last lines of its stderr.
+        unreached: the nodes of which srun has said there that they cannot be reached.
         manager: process id and start of rank 0, once it is ready and if it lives on this machine.
         step: SLURM's name of the step, once it is known; else "".
         ready: rank 0 has joined the world.
@@ -52,6 +54,7 @@ class World:
         for descriptor in self._halves:
             self._poll.register(descriptor, select.POLLIN)
         self.last_words: deque[str] = deque(maxlen=_REMEMBERED)
+        self.unreached: set[str] = set()
         self.manager: tuple[int, int] | None = None
         self.step = ""
         self.ready = False
@@ -74,6 +77,7 @@ class World:
                 event = _event(line) if descriptor == self._out else None
                 if event is None:
                     self.last_words.append(line)
+                    self.unreached.update(unreached_nodes(line))
                 else:
                     self._note(event)
                     events.append(event)

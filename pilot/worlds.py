@@ -94,17 +94,18 @@ class Worlds:
         failures = 0
         nodes = tuple(node.name for node in self._allocation.nodes)
         while True:
-            began = host.monotonic()
+            began, bad_before = host.monotonic(), len(self._bad)
             end = self._one_world(nodes)
             if end.why:
                 return end.why
+            log.error("the pilot's ranks died: %s", end.died)
             published = self._published()
             drained = self._why_drained(published)
             if drained:
                 return f"its ranks died while it drained ({drained})"
             self._since = host.now()
-            failures = 1 if host.monotonic() - began > YOUNG_S else failures + 1
-            log.error("the pilot's ranks died: %s", end.died)
+            lived_s, avoids = host.monotonic() - began, len(self._bad) > bad_before
+            failures = 1 if avoids or lived_s > YOUNG_S else failures + 1
             if failures >= TRIES:
                 raise MissingError(
                     f"the pilot's ranks have died {failures} times: {end.died}",
@@ -204,10 +205,11 @@ class Worlds:
                     break
                 for line in world.last_words:
                     log.warning("of the ranks: %s", line)
-                end.died = end.died or next(iter(reversed(world.last_words)), "") or "without a word"
+                end.died = end.died or _last_word(world)
             elif not world.ready and host.monotonic() - began > START_S:
                 end.died = f"rank 0 was not heard within {START_S:.0f} s"
         end.library = world.library
+        self._bad |= world.unreached
         if end.why:
             world.wait()
             self._show(at_once=True)
@@ -250,6 +252,12 @@ class Worlds:
         snapshot = self._published()
         if snapshot is not None:
             self._observer(snapshot)
+
+
+def _last_word(world: World) -> str:
+    if world.unreached:
+        return f"{', '.join(sorted(world.unreached))} cannot be reached"
+    return next(iter(reversed(world.last_words)), "") or "without a word"
 
 
 def _error_of(event: dict[str, Any]) -> PilotError | None:

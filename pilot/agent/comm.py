@@ -200,6 +200,10 @@ class MpiComm:
         return gone
 
 
+#: why an agent ended that was not told to
+NOT_HEARD = "the manager is not heard any more"
+
+
 def serve(agent: Agent, peers: Peers, silence_s: float) -> str:
     """The life of an agent in a rank of its own: until the manager says goodbye or is not heard any more.
 
@@ -224,7 +228,7 @@ def serve(agent: Agent, peers: Peers, silence_s: float) -> str:
         silence.listen(now)
         if silence.lost():
             agent.close()
-            return "the manager is not heard any more"
+            return NOT_HEARD
         if now >= beat_at:
             beat_at = now + BEAT_S
             reports.append(Beat())

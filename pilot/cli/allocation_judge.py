@@ -78,7 +78,7 @@ def _node(report: NodeReport, asked: Asked) -> Check:
     if report.blind:
         return Check("{nodes}", f"does not see this folder: {report.trouble}", FAIL, _SHARE)
     if report.trouble:
-        return Check("{nodes}", report.trouble, FAIL, report.cure)
+        return Check("{nodes}", report.trouble, FAIL, report.cure or _cure_of(report.trouble))
     if report.here is None or not report.done:
         how = "no answer" if report.here is None else "its last word was missing"
         how += "; the probe has ended" if asked.ended else f" within {asked.silence_s:.0f} s"
@@ -89,6 +89,10 @@ def _node(report: NodeReport, asked: Asked) -> Check:
     if here["gpus"]:
         parts.append(f"GPU {','.join(str(gpu) for gpu in here['gpus'])}")
     return Check("{nodes}", "; ".join(parts))
+
+
+def _cure_of(trouble: str) -> str:
+    return "add the folder of SLURM's programs to PATH, in pilot.sh" if trouble.startswith("srun: No such file") else ""
 
 
 def _last_words(report: NodeReport, asked: Asked) -> str:

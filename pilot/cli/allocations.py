@@ -1,14 +1,18 @@
 """`pilot status --allocations`: what became of the core-time of each pilot."""
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 
 from db import pilot_table
 from db.states import Verdict
 from pilot import host
-from pilot.cli.output import ERROR, FAINT, GOOD, show
+from pilot.cli.output import ERROR, FAINT, GOOD, say, show
 from pilot.cli.records import published
 from pilot.cli.tables import grid
 from pilot.durations import say_duration
@@ -30,18 +34,54 @@ def print_allocations(folder: Folder, limit: int, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(accounts))
         return
-    right: dict[str, Any] = {"justify": "right", "no_wrap": True}
-    table = grid(
-        pilot=right, job={}, state={}, nodes=right, cores=right, began=right, lasted=right, **_HEADINGS, why_it_ended={}
-    )
-    for entry in accounts:
-        table.add_row(*_cells(entry))
-    note = "shares of the core-time that was reserved; the rest stood idle, or was under way when a pilot was lost"
-    show(table, Text(note, style=FAINT))
+    if not accounts:
+        say("no pilot has worked here yet")
+        return
+    show(_Allocations(accounts), Text(_NOTE, style=FAINT))
 
 
-_HEADINGS: dict[str, Any] = {
-    heading: {"justify": "right", "no_wrap": True} for heading in ("core_h", "useful", "failed", "interrupted")
+_NOTE = (
+    "useful, failed, again: shares of the core-time held; the rest stood idle, or was under way when a pilot was lost"
+)
+#: so many columns a line wants that has the reason at its end
+_WIDE = 110
+#: with less than so many the dispensable columns are left out
+_NARROW = 76
+_DISPENSABLE = frozenset({"state", "nodes", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Allocations:
+    """The table; where there is no room for the reasons beside it, they stand below it."""
+
+    accounts: Sequence[dict[str, Any]]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        wide, narrow = options.max_width >= _WIDE, options.max_width < _NARROW
+        right: dict[str, Any] = {"justify": "right", "no_wrap": True}
+        left: dict[str, Any] = {"no_wrap": True}
+        columns = dict(pilot=right, job=left, state=left, nodes=right, began=right, lasted=right, **_SHARES)
+        shown = [heading for heading in columns if not narrow or heading not in _DISPENSABLE]
+        table = grid(**{heading: columns[heading] for heading in shown})
+        table.padding = (0, 2 if wide else 1, 0, 0)
+        if wide:
+            table.add_column("why it ended")
+        for entry in self.accounts:
+            cells = dict(zip(columns, _cells(entry), strict=True))
+            table.add_row(*(cells[heading] for heading in shown), *([entry["reason"]] if wide else []))
+        yield table
+        reasons = [entry for entry in self.accounts if entry["reason"]]
+        if reasons and not wide:
+            below = grid(pilot=right, why_it_ended={})
+            for entry in reasons:
+                below.add_row(str(entry["id"]), entry["reason"])
+            yield Text("")
+            yield below
+            yield Text("")
+
+
+_SHARES: dict[str, Any] = {
+    heading: {"justify": "right", "no_wrap": True} for heading in ("core_h", "useful", "failed", "again")
 }
 
 
@@ -71,13 +111,23 @@ def _cells(entry: dict[str, Any]) -> list[Text | str]:
         entry["job_id"] or "–",
         state,
         str(len(entry["nodes"])),
-        str(sum(entry["nodes"].values())),
-        say_duration(max(0.0, host.now() - entry["started_at"])) + " ago",
+        _moment(entry["started_at"]),
         say_duration(max(0.0, ended - entry["started_at"])),
-        f"{reserved / 3600:.4g}",
+        _core_hours(reserved),
         *(
             f"{entry[key] / reserved:.0%}" if reserved else "–"
             for key in ("useful_core_s", "failed_core_s", "interrupted_core_s")
         ),
-        entry["reason"],
     ]
+
+
+def _moment(at: float) -> str:
+    """The time of day, with the day if it is not today's."""
+    then, now = (datetime.fromtimestamp(moment, tz=UTC).astimezone() for moment in (at, host.now()))
+    return then.strftime("%H:%M" if then.date() == now.date() else "%m-%d %H:%M")
+
+
+def _core_hours(core_s: float) -> str:
+    """As many digits as mean something: 0.04, 3.1, 24576."""
+    hours = core_s / 3600
+    return f"{hours:.2f}" if hours < 1 else f"{hours:.1f}" if hours < 100 else f"{hours:.0f}"

@@ -41,7 +41,7 @@ def ask(folder: Folder, verb: str, arguments: Mapping[str, Any]) -> dict[str, An
     """
     _demand_owner(folder)
     if verb in _FOR_PILOTS_ONLY and not look(folder).alive:
-        raise _no_pilot(folder)
+        raise _no_pilot(folder, verb)
     request = mailbox.post(folder, verb, arguments)
     if verb == "drain":
         _signal(folder)
@@ -105,7 +105,7 @@ def _without_pilot(folder: Folder, request: Request) -> dict[str, Any] | None:
 
     if request.verb in _FOR_PILOTS_ONLY:
         mailbox.withdraw(folder, request)
-        raise _no_pilot(folder)
+        raise _no_pilot(folder, request.verb)
     try:
         answer = apply_without_pilot(folder, read_config(folder.config), request)
     except HeldError:
@@ -135,5 +135,8 @@ def wait_for_the_end(folder: Folder) -> None:
     say("the pilot has ended")
 
 
-def _no_pilot(folder: Folder) -> StateError:
-    return StateError("no pilot is alive in this folder", where=str(folder.root), next_step="`pilot run` starts one")
+def _no_pilot(folder: Folder, verb: str) -> StateError:
+    advice = "`pilot run` starts one, or `pilot submit` on a cluster"
+    if verb == "drain":
+        advice = "there is nothing to drain; a job that waits in SLURM's queue is taken out by `scancel`"
+    return StateError("no pilot is alive in this folder", where=str(folder.root), next_step=advice)

@@ -128,12 +128,12 @@ def _say_next(where: Path, folder: Folder, wishes: Wishes, keys: Sequence[str] =
     site = wishes.site is not None
     account = "" if wishes.account else "account, "
     steps = [f"edit {SCRIPT}      ({account}nodes, time, modules; what nobody has verified is named there)"] * site
+    if wishes.example is not None and (folder.root / "README.md").exists():
+        steps.append("less README.md      (it says what is to be done before the first run)")
     if wishes.example is None and not site:
         steps.append("pilot add -- echo hello      (or fill in pilot.toml for a training campaign)")
     else:
         steps.append("pilot doctor")
-    if wishes.example is not None and (folder.root / "README.md").exists():
-        steps.append("less README.md      (it says what is to be done before the first run)")
     steps.append("pilot submit --dry-run      (then without --dry-run)" if site else "pilot run")
     if where.resolve() != Path.cwd():
         enter = f"cd {shlex.quote(str(where))}"

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from db.errors import PilotError
+from db.errors import PilotError, StorageError
 
 #: Exit code for what nobody foresaw.
 BUG = 70
@@ -21,6 +21,15 @@ def guarded(action: Callable[[], object]) -> int:
 
         print_error(error)
         return error.exit_code
+    except PermissionError as error:
+        # a folder or a file of somebody else, met where nobody looked for it
+        from pilot.cli.output import print_error
+
+        forbidden = StorageError(
+            "permission denied", where=str(error.filename or ""), next_step="`ls -ld` shows owner and permissions"
+        )
+        print_error(forbidden)
+        return forbidden.exit_code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:

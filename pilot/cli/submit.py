@@ -1,12 +1,36 @@
 """`pilot submit`: handing pilot.sh in to SLURM."""
 
+import difflib
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from db.errors import InputError
 from pilot.cli.options import FolderOption
 from pilot.folder import find_folder
+
+
+class COMMAND_CLASS(TyperCommand):  # noqa: N801 — a constant of this module, which happens to be a class
+    """Knows that options of sbatch are easily typed without the two dashes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ours = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        for word in args[: args.index("--")] if "--" in args else args:
+            name = word.partition("=")[0] if word.startswith("--") else word[:2]
+            if name.startswith("-") and name not in ours:
+                raise _no_such(name, word, ours)
+        return super().parse_args(ctx, args)
+
+
+def _no_such(name: str, word: str, ours: set[str]) -> InputError:
+    near = difflib.get_close_matches(name, sorted(ours), n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return InputError(
+        f"`pilot submit` has no option {name}{meant}",
+        next_step=f"for an option of sbatch, two dashes before it: `pilot submit -- {word}`",
+    )
 
 
 def submit(

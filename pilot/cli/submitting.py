@@ -5,16 +5,18 @@ next one into the queue behind itself. SLURM's singleton lets one run at a time.
 """
 
 import contextlib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from db.errors import PilotError, StateError
+from db.errors import PilotError, StateError, StorageError
 from pilot.cli.batch_queue import BatchQueue, waits
 from pilot.cli.batch_script import CHAIN, OPTIONS, Order, Script, check_options, check_script, order_of, read_script
 from pilot.cli.output import note, say
 from pilot.cli.presence import look
 from pilot.cli.site_files import SCRIPT
+from pilot.cli.submitted import forget, remember
 from pilot.cli.work_left import ended_tasks, why_nothing_is_left
 from pilot.config import read_config
 from pilot.folder import Folder
@@ -41,6 +43,7 @@ def submit(folder: Folder, wishes: Wishes, environ: Mapping[str, str]) -> None:
         MissingError: no pilot.sh, no SLURM.
         InputError: pilot.toml, pilot.sh or an option cannot be used, or SLURM refuses them.
         StateError: there is a job of this folder already, or SLURM cannot take one now.
+        StorageError: the folder cannot be written: no pilot could work in it.
     """
     config = read_config(folder.config)
     check_options(wishes.options, chain=wishes.chain)
@@ -59,11 +62,31 @@ def submit(folder: Folder, wishes: Wishes, environ: Mapping[str, str]) -> None:
         note("there is no SLURM on this machine that could say whether it would take it")
         return
     queue.demand()
+    _demand_writable(folder)
     _demand_no_other(_jobs(queue, script), folder, chain=wishes.chain)
     if wishes.dry_run:
         say(f"# SLURM says: {queue.rehearse(order)}")
     else:
-        _say_submitted(queue.submit(order), script, wishes)
+        job_id = queue.submit(order)
+        _remember(folder, job_id)
+        _say_submitted(job_id, script, wishes)
+
+
+def _demand_writable(folder: Folder) -> None:
+    """See that a pilot could write here: its job would end at once, and could not even say why."""
+    for place in (folder.root, folder.state, folder.log):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise StorageError(
+                "this folder cannot be written by you: no pilot could work in it",
+                where=str(place),
+                next_step="check owner and permissions with `ls -ld`, and that the file system is not read-only",
+            )
+
+
+def _remember(folder: Folder, job_id: str, by: str = "") -> None:
+    # it is in the queue; that it is not written down costs `pilot status` a line
+    with contextlib.suppress(StorageError, OSError):
+        remember(folder, job_id, by)
 
 
 def _show(script: Script, order: Order) -> None:
@@ -154,7 +177,9 @@ def _queue_next(folder: Folder, environ: Mapping[str, str], ended_before: int, i
             return f"the next allocation is queued already: job {waiting[0]}"
     options = shlex.split(environ.get(OPTIONS, ""))
     order = order_of(script, options, chain=f"{ended}:{idle}")
-    return f"the next allocation is queued: job {queue.submit(order)}"
+    job_id = queue.submit(order)
+    _remember(folder, job_id, environ.get("SLURM_JOB_ID", ""))
+    return f"the next allocation is queued: job {job_id}"
 
 
 def end_chain(folder: Folder, environ: Mapping[str, str]) -> str:
@@ -175,6 +200,7 @@ def end_chain(folder: Folder, environ: Mapping[str, str]) -> str:
         waiting = [job for job in _others(queue, script, environ) if waits(job)]
         for job in waiting:
             queue.cancel(job.job_id)
+            forget(folder)
     except (PilotError, OSError, ValueError) as error:
         return f"the next allocation could not be taken out of the queue: {_one_line(error)}; `squeue --me` shows it"
     if not waiting:

@@ -14,6 +14,8 @@ _STATES = {"waiting": "", "ready": "", "running": "bold", "done": GOOD, "failed"
 _KINDS = ("explore", "select", "label", "train", "evaluate", "command")
 _NEVER = "can never start"
 _READY = "ready: "
+#: columns of the table of generations: preselected, ε_E
+_DISPENSABLE = (3, 8)
 
 
 def grid(**columns: Any) -> Table:
@@ -64,12 +66,13 @@ def can_never_run(snapshot: Snapshot) -> int:
     )
 
 
-def running_tasks(running: Sequence[RunningStatus], now: float, limit: int) -> Table:
-    """What runs, the longest first."""
+def running_tasks(running: Sequence[RunningStatus], now: float, limit: int, total: int) -> Table:
+    """What runs, the longest first; of ``total`` that run not all may be known here."""
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
     table = grid(
         runs=right,
-        _={"no_wrap": True, "overflow": "ellipsis", "ratio": 1},
+        # the only column that may be cut: rich shortens those first that are not `no_wrap`
+        _={"ratio": 1},
         node={"no_wrap": True},
         cores=right,
         since=right,
@@ -78,14 +81,15 @@ def running_tasks(running: Sequence[RunningStatus], now: float, limit: int) -> T
     for entry in sorted(running, key=lambda entry: entry.started_at)[:limit]:
         table.add_row(
             str(entry.task),
-            entry.name,
+            Text(entry.name, no_wrap=True, overflow="ellipsis"),
             entry.node,
             str(entry.cores),
             say_duration(max(0.0, now - entry.started_at)),
             say_duration(entry.expected_s),
         )
-    if len(running) > limit:
-        table.add_row("", Text(f"and {len(running) - limit} more", style=FAINT), "", "", "", "")
+    more = total - min(limit, len(running))
+    if more > 0:
+        table.add_row("", Text(f"and {more} more", style=FAINT), "", "", "", "")
     return table
 
 
@@ -123,18 +127,21 @@ def campaign_line(campaign: CampaignStatus) -> Text:
     return line.append(f"; {why}") if why else line
 
 
-def generations(campaign: CampaignStatus, limit: int | None) -> Table:
-    """One row a generation; the newest last."""
+def generations(campaign: CampaignStatus, limit: int | None, *, narrow: bool = False) -> Table:
+    """One row a generation; the newest last. ``narrow`` leaves out what one can do without."""
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
     table = grid(gen={"no_wrap": True})
     table.padding = (0, 1, 0, 0)
-    for heading in ("broke", "γ max", "pre-\nsel.", "sel.", "labels", "train\nset", "ε_F\nmeV/Å", "ε_E\nmeV/at"):
+    headings = ("broke", "γ max", "pre-\nsel.", "sel.", "labels", "train\nset", "ε_F\nmeV/Å", "ε_E\nmeV/at")
+    shown = [number for number in range(len(headings) + 2) if not narrow or number not in _DISPENSABLE]
+    for heading in (heading for number, heading in enumerate(headings, 1) if number in shown):
         table.add_column(heading, **right)
     dft = campaign.lattice_parameter_dft
     table.add_column("a, Å" if dft is None else f"a, Å\nDFT {dft:.3f}", **right)
     rows = campaign.generations[-limit:] if limit else campaign.generations
     for generation in rows:
-        table.add_row(*_generation_cells(generation, dft))
+        cells = _generation_cells(generation, dft)
+        table.add_row(*(cells[number] for number in shown))
     hidden = len(campaign.generations) - len(rows)
     notes = [f"{hidden} earlier ones: --all"] if hidden else []
     if any(generation.worse for generation in rows):

@@ -1,21 +1,27 @@
 """Views put together from tables: `pilot status`, and the live view of `pilot run`."""
 
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
 from pilot import host
 from pilot.cli import tables
-from pilot.cli.headline import age, headline, next_steps
+from pilot.cli.headline import Batch, age, at_work, count, headline, next_steps
 from pilot.cli.output import FAINT
 from pilot.cli.presence import Presence, look
+from pilot.cli.submitted import outstanding
 from pilot.folder import Folder
-from pilot.snapshot import Snapshot, read_snapshot
+from pilot.snapshot import CampaignStatus, Snapshot, read_snapshot
 
 _FEW_GENERATIONS = 15
 _FEW_RUNNING = 10
+#: so many columns the whole table of generations wants
+_WIDE = 76
+#: as in pilot.cli.site_files, which is too heavy for here
+_SCRIPT = "pilot.sh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +39,22 @@ def status_blocks(folder: Folder, *, everything: bool = False) -> list[Block]:
         StorageError: they cannot be read.
     """
     snapshot, presence, now = read_snapshot(folder), look(folder), host.now()
-    blocks = [Block(0, line) for line in headline(snapshot, presence, now)]
-    if snapshot is None:
-        next_step = "next:  `pilot add -- COMMAND` puts work in; `pilot run` runs what pilot.toml says"
-        return [*blocks, Block(0, Text(next_step))]
-    blocks.append(Block(0, age(snapshot, now)))
-    blocks += facts(snapshot, presence, everything=everything)
-    steps = next_steps(snapshot, alive=presence.alive)
+    batch = batch_of(folder, snapshot)
+    blocks = [Block(0, line) for line in headline(snapshot, presence, now, batch)]
+    if snapshot is not None:
+        blocks.append(Block(0, age(snapshot, now)))
+        blocks += facts(snapshot, presence, everything=everything)
+    steps = next_steps(snapshot, alive=presence.alive, batch=batch)
     if steps:
         lines = [Text(("next:  " if number == 0 else "       ") + step) for number, step in enumerate(steps)]
         blocks.append(_apart(1, *lines))
     return blocks
+
+
+def batch_of(folder: Folder, snapshot: Snapshot | None) -> Batch:
+    """What is known of SLURM without asking it."""
+    possible = (folder.root / _SCRIPT).exists() and shutil.which("sbatch") is not None
+    return Batch(possible, outstanding(folder, None if snapshot is None else snapshot.pilot))
 
 
 def facts(snapshot: Snapshot, presence: Presence, *, everything: bool = False) -> Iterator[Block]:
@@ -53,21 +64,34 @@ def facts(snapshot: Snapshot, presence: Presence, *, everything: bool = False) -
         yield _apart(1, tables.campaign_line(campaign))
     if snapshot.tasks:
         yield _apart(2, tables.task_counts(snapshot))
-    why = tables.reasons(snapshot, alive=presence.alive)
+    works = at_work(snapshot, presence)
+    why = tables.reasons(snapshot, alive=works)
     if why is not None:
         yield _apart(6, Text("why they wait", style="bold"), why)
-    if presence.alive and snapshot.nodes:
+    if works and snapshot.nodes:
         busy = tables.cores(snapshot.nodes)
         if snapshot.reserved_core_s > 0:
             busy.append(f"; {snapshot.useful_core_s / snapshot.reserved_core_s:.0%} of core-time useful so far")
         yield _apart(2, busy, *tables.lost_nodes(snapshot.nodes))
         if snapshot.running:
             limit = len(snapshot.running) if everything else _FEW_RUNNING
-            yield Block(5, tables.running_tasks(snapshot.running, host.now(), limit))
+            total = max(len(snapshot.running), count(snapshot, "running"))
+            yield Block(5, tables.running_tasks(snapshot.running, host.now(), limit, total))
     if snapshot.failures:
         yield _apart(2, tables.failures(snapshot.failures))
     if campaign is not None and campaign.generations:
-        yield _apart(3, tables.generations(campaign, None if everything else _FEW_GENERATIONS))
+        yield _apart(3, _Generations(campaign, None if everything else _FEW_GENERATIONS))
+
+
+@dataclass(frozen=True, slots=True)
+class _Generations:
+    """The table of generations, with fewer columns where there is no room for all."""
+
+    campaign: CampaignStatus
+    limit: int | None
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield tables.generations(self.campaign, self.limit, narrow=options.max_width < _WIDE)
 
 
 def _apart(rank: int, *parts: RenderableType) -> Block:

@@ -134,6 +134,15 @@ class Slurm:
         """Send a signal ("USR2") to the job's batch process; whether SLURM took it."""
         return self._ask(commands.scancel_signal(job_id, name), str) is not None
 
+    def has_lost_its_head(self, job_id: str) -> bool | None:
+        """Whether the job goes on though the node of its batch process is lost; None when SLURM does not say."""
+        status = self._ask(commands.show_job(job_id), lambda text: parse.job_status(text, job_id, _local))
+        return None if status is None else status.headless
+
+    def end_job(self, job_id: str) -> bool:
+        """End a job with all its processes; whether SLURM took it."""
+        return self._ask(commands.scancel_job(job_id), str) is not None
+
     def end_step(self, step: str) -> bool:
         """End a step ("123.0") with all its processes; whether SLURM took it, or the step is over already."""
         done = self._answer(commands.scancel_step(step))

@@ -85,6 +85,11 @@ def scancel_signal(job_id: str, name: str) -> list[str]:
     return ["scancel", "--batch", "--signal", name, job_id]
 
 
+def scancel_job(job_id: str) -> list[str]:
+    """End a job."""
+    return ["scancel", job_id]
+
+
 def scancel_step(step: str) -> list[str]:
     """End one step ("123.0") of a job: SIGTERM, and SIGKILL after KillWait, to all its processes on all nodes."""
     return ["scancel", step]

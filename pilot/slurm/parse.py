@@ -37,6 +37,7 @@ _NO_MOMENT = frozenset({"", "Unknown", "NONE", "None", "N/A", "(null)", "NotSet"
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9_/:]*)=")
 _DURATION = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+)(?::(\d+))?")
 _ENDLESS = frozenset({"infinite", "UNLIMITED", "unlimited", "INFINITE"})
+_UNREACHED = re.compile(r"error: (?:Task launch for .*failed on node|Node failure on) ([^\s:]+)")
 _JOB_ID = re.compile(r"\d+")
 
 
@@ -64,12 +65,18 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job as ``scontrol show job`` shows it; ``restarts`` counts how often it was put back into the queue."""
+    """A job as ``scontrol show job`` shows it.
+
+    Attributes:
+        restarts: how often it was put back into the queue.
+        headless: it goes on without the node of its batch process, which was lost.
+    """
 
     job_id: str
     state: str
     restarts: int
     ends_at: float | None
+    headless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +222,15 @@ def job_status(text: str, wanted: str, local: LocalTime) -> JobStatus:
             state=found["JobState"],
             restarts=int(found.get("Restarts", "0")),
             ends_at=moment(found.get("EndTime", ""), local),
+            headless=_headless(found),
         )
     raise ValueError(f"nothing about job {wanted}: {text[:200]!r}")
+
+
+def _headless(job: Mapping[str, str]) -> bool:
+    nodes = hosts(job.get("NodeList", ""))
+    running = job["JobState"] == "RUNNING" and job.get("BatchFlag") == "1"
+    return running and bool(nodes) and job.get("BatchHost", nodes[0]) not in nodes
 
 
 def maintenance(text: str, local: LocalTime) -> tuple[Maintenance, ...]:
@@ -281,6 +295,18 @@ def mpi_types(text: str) -> tuple[str, ...]:
     """What ``srun --mpi=list`` offers: ("none", "pmi2", "pmix", …); older versions put "srun:" before each."""
     words = (line.strip().removeprefix("srun:").strip() for line in _lines(text))
     return tuple(sorted({word for word in words if re.fullmatch(r"[a-z][a-z0-9_]*", word)}))
+
+
+def unreached_nodes(line: str) -> tuple[str, ...]:
+    """The nodes of which srun says in this line that it cannot start anything there, or that they have failed.
+
+    It knows minutes before the controller takes a node for dead.
+    """
+    match = _UNREACHED.search(line)
+    try:
+        return () if match is None else hosts(match[1])
+    except ValueError:
+        return ()
 
 
 def _lines(text: str) -> list[str]:

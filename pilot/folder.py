@@ -19,6 +19,7 @@ class Folder:
         state/copy.db             its published copy: what show, log and export read
         state/status.json         what status reads
         state/lease.json          who the pilot is
+        state/submitted.json      the job that `pilot submit` has handed in last
         state/inbox/, answers/    requests and their answers
         state/ends/               what launchers saw, in case that nobody lives to record it
         runs/000/000123/          the files of attempt 123

@@ -126,9 +126,9 @@ def read_holder(folder: Folder) -> Holder | None:
 
 def _lost(folder: Folder) -> LostLeaseError:
     return LostLeaseError(
-        "the lease of this folder was taken by another pilot",
+        "this pilot does not hold the folder any more: another one has taken it, or it was moved",
         where=str(folder.lease),
-        next_step="nothing: this one stops without writing",
+        next_step="`pilot status` in the folder shows who is there; this one stops without writing",
     )
 
 

@@ -94,7 +94,7 @@ class NodeWatch:
             elif entry not in here:
                 # its head lives, and will report the end
                 self._comm.send(entry.attempt.node, Stop(entry.attempt.id, Cause.LOST, soft=False))
-        log.warning("node %s is lost (%s): %d tasks ran there", gone.node, gone.why, len(touched))
+        log.warning("node %s is lost (%s); tasks that ran there: %d", gone.node, gone.why, len(touched))
         self.changed = True
         known = {message.attempt_id for message in interrupted}
         return interrupted + judge_orphans(self._root, (entry for entry in here if entry.attempt.id not in known))

@@ -95,8 +95,10 @@ def _steer(request: Request, steering: Steering | None) -> Answer:
     if steering is None:
         return {"ok": False, "said": "no pilot is alive in this folder", "next": "`pilot run` starts one", "code": 5}
     if request.verb == "drain":
-        steering.drain("pilot drain", bool(request.arguments.get("now")))
-        return {"ok": True, "said": "draining: nothing new starts; what runs may finish"}
+        now = bool(request.arguments.get("now"))
+        steering.drain("pilot drain", now)
+        rest = "is ended, and runs again later" if now else "may finish"
+        return {"ok": True, "said": f"draining: nothing new starts; what runs {rest}"}
     if steering.resume():
         return {"ok": True, "said": "the pilot starts tasks again"}
     return {"ok": False, "said": "the pilot is not draining", "next": "`pilot status`", "code": 5}

@@ -151,7 +151,7 @@ class Worlds:
         rank = [sys.executable, "-P", "-m", "pilot.rank", str(path)]
         argv, added = start_ranks(self._way, nodes, rank, job_nodes=len(self._allocation.nodes))
         marks = {monitor.CAMPAIGN: plan.settings.campaign_id, monitor.EPOCH: str(plan.settings.epoch)}
-        log.info("pilot %d begins on %d nodes: %s", plan.settings.epoch, len(nodes), ", ".join(nodes))
+        log.info("pilot %d begins on %s", plan.settings.epoch, ", ".join(nodes))
         argv[0] = of_the_site(argv[0])
         try:
             world = World(argv, scrubbed(os.environ) | of_the_job(os.environ) | added | marks)

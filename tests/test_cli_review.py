@@ -237,3 +237,18 @@ def test_a_pilot_that_has_ended_and_tidies_up_is_ending(tmp_path: Path) -> None:
     assert "is ending on" in line
     assert "drained (pilot drain)" in line
     assert "left" not in line
+
+
+def test_a_task_larger_than_the_login_node_is_no_cause_for_a_note(
+    typed: Typist, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "this machine" not in typed("add", "--ranks", "4096", "--", "true").err
+    monkeypatch.setenv("PATH", str(slurm.folder / "nothing"))
+    assert "this machine" in typed("add", "--ranks", "4096", "--", "true").err
+
+
+def test_a_drain_at_once_does_not_say_that_what_runs_may_finish(typed: Typist, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {"ok": True, "said": "draining: nothing new starts; what runs may finish"}
+    monkeypatch.setattr("pilot.cli.steer.ask", lambda *_: answer)
+    assert "may finish" in typed("drain").out
+    assert "may finish" not in typed("drain", "--now").out

@@ -19,13 +19,13 @@ from pilot import mailbox
 from pilot.config import read_config
 from pilot.folder import Folder
 from pilot.mailbox import Request
+from pilot.opening import apply_without_pilot
 from pilot.requests import Answer
 from pilot.scheduler.nodes import Node
 from pilot.scheduler.policy import Clock
 from pilot.scheduler.reactor import Reactor
 from pilot.scheduler.ready import Ready, Shape
 from pilot.snapshot import read_snapshot
-from pilot.opening import apply_without_pilot
 from pilot.supervisor import run_pilot
 
 NOTHING_LEFT = "nothing is left that could run"

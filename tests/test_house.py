@@ -18,7 +18,10 @@ FLOORS = [
     (2, r"pilot/(config|tables|run_tables|durations|folder|host|lease|mailbox|drain|snapshot|topology|__init__)\.py"),
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),
-    (5, r"pilot/(turn|ledger|requests|publisher|manager|orders|opening|session|plan|rank|rank_zero|forsaken|world|worlds)\.py"),
+    (
+        5,
+        r"pilot/(turn|ledger|requests|publisher|manager|orders|opening|session|plan|rank|rank_zero|forsaken|world|worlds)\.py",
+    ),
     (5, r"pilot/(probe|probe_disk|probe_launch|terms|orphans|node_watch|end_watch|supervisor)\.py"),
     (6, r"pilot/(cli|report)/"),
     (7, r"pilot/__main__\.py"),

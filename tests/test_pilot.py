@@ -16,9 +16,9 @@ from pilot import mailbox
 from pilot.config import read_config
 from pilot.folder import Folder
 from pilot.mailbox import Request
+from pilot.opening import apply_without_pilot
 from pilot.requests import Answer
 from pilot.snapshot import Snapshot, read_snapshot
-from pilot.opening import apply_without_pilot
 from pilot.supervisor import run_pilot
 
 #: a time that no other test sleeps

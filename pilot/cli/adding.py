@@ -13,6 +13,7 @@ from pilot.cli.asking import ask, report
 from pilot.cli.options import parse_ids, parse_memory, parse_pairs
 from pilot.cli.output import note
 from pilot.cli.presence import look
+from pilot.cli.view import batch_of
 from pilot.durations import parse_duration
 from pilot.folder import Folder
 
@@ -114,7 +115,9 @@ def _warn(folder: Folder, wanted: Wanted) -> None:
     if not wanted.shell and shutil.which(program) is None:
         note(f"{program} is not a program that is found here; where the pilot runs it must be")
     cores, here = wanted.ranks * wanted.threads // wanted.nodes, len(host.usable_cores())
-    if (cores > here or wanted.nodes > 1) and not look(folder).alive:
+    # on a login node nobody runs a pilot: the nodes that it will have are not known
+    elsewhere = look(folder).alive or batch_of(folder, None).possible
+    if (cores > here or wanted.nodes > 1) and not elsewhere:
         on = "one node" if wanted.nodes == 1 else f"each of {wanted.nodes} nodes"
         note(f"it needs {cores} cores on {on}, and this machine has {here}: `pilot run` here cannot run it")
 

@@ -97,8 +97,8 @@ def _steer(request: Request, steering: Steering | None) -> Answer:
     if request.verb == "drain":
         now = bool(request.arguments.get("now"))
         steering.drain("pilot drain", now)
-        rest = "is ended, and runs again later" if now else "may finish"
-        return {"ok": True, "said": f"draining: nothing new starts; what runs {rest}"}
+        said = "nothing new starts; what runs may finish" if not now else "what runs is ended, and runs again later"
+        return {"ok": True, "said": f"draining: {said}"}
     if steering.resume():
         return {"ok": True, "said": "the pilot starts tasks again"}
     return {"ok": False, "said": "the pilot is not draining", "next": "`pilot status`", "code": 5}

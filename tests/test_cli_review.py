@@ -21,6 +21,8 @@ from pilot.cli.submitted import forget, outstanding, remember
 from pilot.cli.view import Block, batch_of, status_blocks
 from pilot.folder import Folder
 from pilot.lease import Holder, take_lease
+from pilot.mailbox import Request
+from pilot.requests import Steering, _steer
 from pilot.snapshot import CampaignStatus, GenerationStatus, NodeStatus, PilotStatus, RunningStatus, Snapshot
 
 
@@ -247,8 +249,10 @@ def test_a_task_larger_than_the_login_node_is_no_cause_for_a_note(
     assert "this machine" in typed("add", "--ranks", "4096", "--", "true").err
 
 
-def test_a_drain_at_once_does_not_say_that_what_runs_may_finish(typed: Typist, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = {"ok": True, "said": "draining: nothing new starts; what runs may finish"}
-    monkeypatch.setattr("pilot.cli.steer.ask", lambda *_: answer)
-    assert "may finish" in typed("drain").out
-    assert "may finish" not in typed("drain", "--now").out
+@pytest.mark.parametrize(("now", "promised"), [(False, True), (True, False)])
+def test_a_drain_at_once_does_not_say_that_what_runs_may_finish(now: bool, promised: bool) -> None:
+    heard: list[tuple[str, bool]] = []
+    steering = Steering(lambda why, at_once: heard.append((why, at_once)), lambda: False)
+    said = _steer(Request("1", "drain", {"now": now}), steering)["said"]
+    assert ("may finish" in said) is promised
+    assert heard == [("pilot drain", now)]

@@ -27,10 +27,7 @@ def drain(
     way, and the next `pilot run` starts it again. `pilot resume` takes a drain back while nothing was stopped yet.
     """
     place = find_folder(folder)
-    answer = ask(place, "drain", {"now": now})
-    if answer is not None and now:
-        answer = answer | {"said": "draining at once: what runs is ended, and is run again by the next pilot"}
-    report(answer)
+    report(ask(place, "drain", {"now": now}))
     if wait:
         wait_for_the_end(place)
 

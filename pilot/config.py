@@ -49,6 +49,11 @@ class Config(Table):
             raise ValueError(f"a campaign also needs {', '.join(wanted)}")
         return self
 
+    def wishing(self, **wishes: Any) -> "Config":
+        """The same with other values in [run]; a wish that is None is none."""
+        wanted = {key: value for key, value in wishes.items() if value is not None}
+        return self.model_copy(update={"run": self.run.model_copy(update=wanted)})
+
 
 def read_config(path: Path) -> Config:
     """Read pilot.toml.

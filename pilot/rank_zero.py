@@ -51,10 +51,7 @@ def manage_nodes(plan: Plan, agent: Agent, peers: Peers) -> str:
         PilotError: see :func:`pilot.session.manage`.
     """
     folder = Folder(Path(plan.settings.root))
-    config = read_config(folder.config)
-    wishes = {"walltime": plan.walltime_s, "cores": plan.cores}
-    run = config.run.model_copy(update={key: value for key, value in wishes.items() if value is not None})
-    config = config.model_copy(update={"run": run})
+    config = read_config(folder.config).wishing(walltime=plan.walltime_s, cores=plan.cores)
     lease = lease_of(folder, plan.nonce)
     began_at = host.now()
     terms = terms_of(config, began_at=began_at, starts_at=plan.starts_at, ends_at=plan.ends_at)

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pilot import host
+from pilot.mpi.own_ranks import start_ranks
+from pilot.mpi.scrub import of_the_job, scrubbed
+from pilot.mpi.search import of_the_site
 from pilot.orders import Order, to_line
 from pilot.slurm.parse import unreached_nodes
 
@@ -147,6 +150,24 @@ class World:
 def _lives(pid: int, start: int) -> bool:
     seen = host.process(pid)
     return seen is not None and not seen.zombie and seen.start == start
+
+
+def start_world(
+    way: str, nodes: Sequence[str], rank: Sequence[str], marks: Mapping[str, str] = {}, *, job_nodes: int = 0
+) -> World:
+    """Start a rank on each of the nodes, from a clean environment.
+
+    Args:
+        way, nodes, job_nodes: see :func:`pilot.mpi.own_ranks.start_ranks`.
+        rank: what each rank is.
+        marks: what each of its processes carries in its environment.
+
+    Raises:
+        OSError: the program that starts them is not there; ``filename`` is its name.
+    """
+    argv, added = start_ranks(way, nodes, rank, job_nodes=job_nodes)
+    argv[0] = of_the_site(argv[0])
+    return World(argv, {**scrubbed(os.environ), **of_the_job(os.environ), **added, **marks})
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -20,9 +20,6 @@ from pilot.agent.peers import CURE, WORLD
 from pilot.config import Config
 from pilot.folder import Folder
 from pilot.lease import Lease
-from pilot.mpi.own_ranks import start_ranks
-from pilot.mpi.scrub import of_the_job, scrubbed
-from pilot.mpi.search import of_the_site
 from pilot.opening import agent_settings, begin_pilot, open_database
 from pilot.orders import DrainOrder, EndOrder, Order, Orders
 from pilot.plan import Plan
@@ -30,7 +27,7 @@ from pilot.session import Observer
 from pilot.slurm.allocation import Allocation
 from pilot.slurm.client import Slurm
 from pilot.snapshot import Snapshot, read_snapshot
-from pilot.world import World
+from pilot.world import World, start_world
 
 log = logging.getLogger("pilot")
 
@@ -149,15 +146,13 @@ class Worlds:
         plan = self._plan(nodes)
         path = plan.write(self._folder)
         rank = [sys.executable, "-P", "-m", "pilot.rank", str(path)]
-        argv, added = start_ranks(self._way, nodes, rank, job_nodes=len(self._allocation.nodes))
         marks = {monitor.CAMPAIGN: plan.settings.campaign_id, monitor.EPOCH: str(plan.settings.epoch)}
         log.info("pilot %d begins on %s", plan.settings.epoch, ", ".join(nodes))
-        argv[0] = of_the_site(argv[0])
         try:
-            world = World(argv, scrubbed(os.environ) | of_the_job(os.environ) | added | marks)
+            world = start_world(self._way, nodes, rank, marks, job_nodes=len(self._allocation.nodes))
         except OSError as error:
             raise MissingError(
-                f"the pilot's ranks cannot be started: {argv[0]}: {error.strerror}",
+                f"the pilot's ranks cannot be started: {error.filename}: {error.strerror}",
                 where=f"job {self._allocation.job_id}",
                 next_step='set run.world in pilot.toml: "srun", "mpiexec", "mpirun", or "local" for one node only',
             ) from error

@@ -9,12 +9,10 @@ from typing import Any
 
 from db.files import write_whole
 from pilot import host
-from pilot.mpi.own_ranks import start_ranks
-from pilot.mpi.scrub import of_the_job, scrubbed
 from pilot.probe import ProbePlan, node_name
 from pilot.probe_disk import GO, from_node, held_locks
 from pilot.slurm.client import Slurm
-from pilot.world import World
+from pilot.world import World, start_world
 
 #: a node that says nothing for so long does not answer
 SILENCE_S = 60.0
@@ -107,16 +105,13 @@ def _ask(nodes: Sequence[str], plan: ProbePlan, folder: Path, silence_s: float) 
     folder.mkdir()
     plan.write(folder)
     argv = [sys.executable, *_MODULE, "nodes", str(folder)]
-    environ = dict(os.environ)
-    if list(plan.grants) != [node_name()]:
-        # as a pilot does: on one node it needs no srun
-        argv, added = start_ranks("srun", nodes, argv)
-        environ = scrubbed(os.environ) | of_the_job(os.environ) | added
+    # as a pilot does: on one node it needs no srun
+    alone = list(plan.grants) == [node_name()]
     with held_locks(folder) as troubles:
         try:
-            world = World(argv, environ)
+            world = World(argv, os.environ) if alone else start_world("srun", nodes, argv)
         except OSError as error:
-            reports = tuple(NodeReport(node, trouble=f"{argv[0]}: {error.strerror}") for node in nodes)
+            reports = tuple(NodeReport(node, trouble=f"{error.filename}: {error.strerror}") for node in nodes)
             return Asked(reports, troubles)
         questions = _Questions(nodes, folder, silence_s)
         try:

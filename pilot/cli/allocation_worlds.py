@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilot import host
-from pilot.mpi.own_ranks import start_ranks
-from pilot.mpi.scrub import of_the_job, scrubbed
+from pilot.mpi.scrub import scrubbed
 from pilot.mpi.search import of_the_site
 from pilot.slurm.client import Slurm
-from pilot.world import World
+from pilot.world import World, start_world
 
 START_S = 60.0
 _LOOK_S = 0.1
@@ -55,12 +54,10 @@ def ways_here() -> dict[str, str]:
 def try_world(way: str, nodes: Sequence[str], patience_s: float = START_S) -> WorldReport:
     """Start a rank on each node; nothing of it runs afterwards."""
     report = WorldReport(way)
-    argv, added = start_ranks(way, nodes, [sys.executable, "-P", "-m", "pilot.probe", "world", str(len(nodes))])
-    argv[0] = of_the_site(argv[0])
     try:
-        world = World(argv, scrubbed(os.environ) | of_the_job(os.environ) | added)
+        world = start_world(way, nodes, [sys.executable, "-P", "-m", "pilot.probe", "world", str(len(nodes))])
     except OSError as error:
-        report.trouble = f"{argv[0]}: {error.strerror}"
+        report.trouble = f"{error.filename}: {error.strerror}"
         return report
     steps: set[str] = set()
     try:

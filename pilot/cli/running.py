@@ -50,7 +50,7 @@ def run_here(folder: Folder, wishes: Wishes, *, live: bool) -> int:
     Raises:
         PilotError: see :func:`pilot.supervisor.run_pilot`.
     """
-    config = _with_wishes(read_config(folder.config), wishes)
+    config = read_config(folder.config).wishing(walltime=wishes.walltime_s, cores=wishes.cores)
     began = host.monotonic()
     chain = Chain(folder)
     with _log_file(folder), _heard_signals() as heard:
@@ -85,12 +85,6 @@ def _went_wrong(snapshot: Snapshot) -> bool:
     if snapshot.campaign is not None:
         failed -= snapshot.tasks.get("label", {}).get("failed", 0)
     return failed > 0 or can_never_run(snapshot) > 0
-
-
-def _with_wishes(config: Config, wishes: Wishes) -> Config:
-    given = {"walltime": wishes.walltime_s, "cores": wishes.cores}
-    run = config.run.model_copy(update={key: value for key, value in given.items() if value is not None})
-    return config.model_copy(update={"run": run})
 
 
 def _run_plain(folder: Folder, config: Config, chain: Chain) -> str:

@@ -5,8 +5,9 @@ started runs on.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from pilot.mpi.installed import Installed
 from pilot.mpi.pinning import applications, choosing_cores
 from pilot.mpi.protocol import Slot
 from pilot.mpi.search import Search
@@ -15,30 +16,13 @@ from pilot.mpi.through_slurm import STEP, job_environ
 _VERSION = re.compile(r"Intel\(R\) MPI Library.*?Version (\S+)")
 
 
-class IntelMpi:
-    """``mpiexec.hydra`` of Intel MPI.
-
-    Args:
-        environ: of the tasks.
-        job: the variables of the SLURM job that we are in.
-        extra: arguments for ``mpiexec.hydra``.
-    """
+class IntelMpi(Installed):
+    """``mpiexec.hydra`` of Intel MPI."""
 
     name = "intelmpi"
 
-    def __init__(self, environ: Mapping[str, str], job: Mapping[str, str] = {}, extra: Sequence[str] = ()) -> None:
-        self._job = job
-        self._extra = extra
-        self._search = Search(["mpiexec.hydra"], _VERSION, environ)
-
-    @property
-    def place(self) -> int:
-        """How far behind on the PATH it is."""
-        return self._search.place
-
-    def found(self) -> str | None:
-        """The version, or None; looked for once."""
-        return self._search.version
+    def _looked_for(self) -> Search:
+        return Search(["mpiexec.hydra"], _VERSION, self._environ)
 
     def wrap(self, command: Sequence[str], slot: Slot) -> tuple[list[str], dict[str, str]]:
         """``mpiexec.hydra``, with the ranks on the cores of the slot.

@@ -1,8 +1,9 @@
 """MPICH, and what else has its launcher hydra (MVAPICH): on one node by fork, on several through SLURM."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from pilot.mpi.installed import Installed
 from pilot.mpi.pinning import applications, choosing_cores
 from pilot.mpi.protocol import Slot
 from pilot.mpi.search import Search
@@ -11,30 +12,13 @@ from pilot.mpi.through_slurm import STEP, hosts, job_environ
 _VERSION = re.compile(r"HYDRA build details:\s+Version:\s+(\S+)")
 
 
-class Mpich:
-    """``mpiexec`` of MPICH.
-
-    Args:
-        environ: of the tasks.
-        job: the variables of the SLURM job that we are in.
-        extra: arguments for ``mpiexec``.
-    """
+class Mpich(Installed):
+    """``mpiexec`` of MPICH."""
 
     name = "mpich"
 
-    def __init__(self, environ: Mapping[str, str], job: Mapping[str, str] = {}, extra: Sequence[str] = ()) -> None:
-        self._job = job
-        self._extra = extra
-        self._search = Search(["mpiexec.hydra", "mpiexec"], _VERSION, environ)
-
-    @property
-    def place(self) -> int:
-        """How far behind on the PATH it is."""
-        return self._search.place
-
-    def found(self) -> str | None:
-        """The version, or None; looked for once."""
-        return self._search.version
+    def _looked_for(self) -> Search:
+        return Search(["mpiexec.hydra", "mpiexec"], _VERSION, self._environ)
 
     def wrap(self, command: Sequence[str], slot: Slot) -> tuple[list[str], dict[str, str]]:
         """``mpiexec``, with the ranks on the cores of the slot.

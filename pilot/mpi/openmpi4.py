@@ -5,39 +5,23 @@ kernel numbers them, and where a core has two hardware threads it puts two ranks
 idle (seen with ``--display-map`` on synthetic topologies, 4.1.4). See :mod:`pilot.mpi.pinning`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from pilot.mpi.installed import Installed
 from pilot.mpi.openmpi import additions, search_mpirun
 from pilot.mpi.pinning import applications, choosing_cores
 from pilot.mpi.protocol import Slot
+from pilot.mpi.search import Search
 from pilot.mpi.through_slurm import STEP, hosts, job_environ, nodelist
 
 
-class OpenMpi4:
-    """``mpirun`` of Open MPI 4.
-
-    Args:
-        environ: of the tasks.
-        job: the variables of the SLURM job that we are in.
-        extra: arguments for ``mpirun``.
-    """
+class OpenMpi4(Installed):
+    """``mpirun`` of Open MPI 4."""
 
     name = "openmpi4"
 
-    def __init__(self, environ: Mapping[str, str], job: Mapping[str, str] = {}, extra: Sequence[str] = ()) -> None:
-        self._environ = environ
-        self._job = job
-        self._extra = extra
-        self._search = search_mpirun(4, environ)
-
-    @property
-    def place(self) -> int:
-        """How far behind on the PATH it is."""
-        return self._search.place
-
-    def found(self) -> str | None:
-        """The version, or None; looked for once."""
-        return self._search.version
+    def _looked_for(self) -> Search:
+        return search_mpirun(4, self._environ)
 
     def wrap(self, command: Sequence[str], slot: Slot) -> tuple[list[str], dict[str, str]]:
         """``mpirun``, with the ranks on the cores of the slot.

@@ -8,41 +8,25 @@ child of ``mpirun``, opens what ``mpirun`` has there. Across nodes the ranks hav
 :mod:`pilot.mpi.pinning`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from pilot.mpi.installed import Installed
 from pilot.mpi.openmpi import additions, search_mpirun
 from pilot.mpi.pinning import applications, choosing_cores
 from pilot.mpi.protocol import Slot
+from pilot.mpi.search import Search
 from pilot.mpi.through_slurm import STEP, hosts, job_environ, nodelist
 
 _INPUT_OF_MPIRUN = ("/bin/sh", "-c", 'exec "$@" < "/proc/$PPID/fd/0"', "pilot")
 
 
-class OpenMpi5:
-    """``mpirun`` of Open MPI 5.
-
-    Args:
-        environ: of the tasks.
-        job: the variables of the SLURM job that we are in.
-        extra: arguments for ``mpirun``.
-    """
+class OpenMpi5(Installed):
+    """``mpirun`` of Open MPI 5."""
 
     name = "openmpi5"
 
-    def __init__(self, environ: Mapping[str, str], job: Mapping[str, str] = {}, extra: Sequence[str] = ()) -> None:
-        self._environ = environ
-        self._job = job
-        self._extra = extra
-        self._search = search_mpirun(5, environ)
-
-    @property
-    def place(self) -> int:
-        """How far behind on the PATH it is."""
-        return self._search.place
-
-    def found(self) -> str | None:
-        """The version, or None; looked for once."""
-        return self._search.version
+    def _looked_for(self) -> Search:
+        return search_mpirun(5, self._environ)
 
     def wrap(self, command: Sequence[str], slot: Slot) -> tuple[list[str], dict[str, str]]:
         """``mpirun``, with the ranks on the cores of the slot.

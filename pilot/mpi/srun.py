@@ -7,16 +7,17 @@ The ranks are children of SLURM's daemon on each node, not of the pilot's launch
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from db.errors import InputError
+from pilot.mpi.installed import Installed
 from pilot.mpi.pinning import choosing_cores
 from pilot.mpi.protocol import Slot
 from pilot.mpi.search import Search
 from pilot.mpi.through_slurm import STEP, job_environ, nodelist
 
 
-class Srun:
+class Srun(Installed):
     """``srun`` inside our job.
 
     Args:
@@ -27,20 +28,9 @@ class Srun:
 
     name = "srun"
 
-    def __init__(self, environ: Mapping[str, str], job: Mapping[str, str] = {}, extra: Sequence[str] = ()) -> None:
-        self._job = job
-        self._extra = extra
+    def _looked_for(self) -> Search:
         # even `srun --version` wants to know where slurm.conf is; Debian's says "slurm-wlm 22.05.8"
-        self._search = Search(["srun"], re.compile(r"^slurm\S* (\S+)", re.MULTILINE), {**environ, **job})
-
-    @property
-    def place(self) -> int:
-        """How far behind on the PATH it is."""
-        return self._search.place
-
-    def found(self) -> str | None:
-        """The version, or None; looked for once."""
-        return self._search.version
+        return Search(["srun"], re.compile(r"^slurm\S* (\S+)", re.MULTILINE), {**self._environ, **self._job})
 
     def wrap(self, command: Sequence[str], slot: Slot) -> tuple[list[str], dict[str, str]]:
         """``srun``, with the ranks on the cores of the slot.

@@ -9,7 +9,20 @@ from db.rows import attempt_of_row, task_of_row
 from db.schema import attempts, events, tasks
 from db.states import TERMINAL, TaskKind, TaskState, Verdict
 
-_END_COLUMNS = ("ended_at", "verdict", "reason", "exit_code", "signal", "wall_s", "cpu_s", "peak_mb", "facts")
+_END_COLUMNS = (
+    "ended_at",
+    "verdict",
+    "reason",
+    "exit_code",
+    "signal",
+    "wall_s",
+    "cpu_s",
+    "peak_mb",
+    "resumable",
+    "files",
+    "bytes",
+    "facts",
+)
 
 # statements of every turn are made once: SQLAlchemy spends more time on making one than SQLite on running it
 _START = insert(attempts)
@@ -80,6 +93,23 @@ def count_attempts_of_open_tasks(connection: Connection) -> dict[int, int]:
         .group_by(attempts.c.task_id)
     )
     return {row[0]: row[1] for row in connection.execute(question)}
+
+
+def read_where_to_go_on(connection: Connection) -> dict[int, str]:
+    """For open tasks: the folder of the latest resumable attempt, if all that came after it was interrupted too."""
+    question = (
+        select(attempts.c.task_id, attempts.c.verdict, attempts.c.resumable, attempts.c.directory)
+        .join(tasks, tasks.c.id == attempts.c.task_id)
+        .where(tasks.c.state.not_in(TERMINAL), attempts.c.verdict.is_not(None))
+        .order_by(attempts.c.id)
+    )
+    found: dict[int, str] = {}
+    for task_id, verdict, resumable, directory in connection.execute(question):
+        if resumable:
+            found[task_id] = directory
+        elif verdict != Verdict.INTERRUPTED:
+            found.pop(task_id, None)
+    return found
 
 
 def count_attempts(connection: Connection, task_id: int) -> int:

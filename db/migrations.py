@@ -18,6 +18,13 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE tasks ADD COLUMN nodes INTEGER DEFAULT '1' NOT NULL CHECK (nodes >= 1)",
         "ALTER TABLE attempts ADD COLUMN others JSON DEFAULT '[]' NOT NULL",
     ),
+    # attempts that can be gone on from, and what their folders hold until they are packed
+    2: (
+        "ALTER TABLE attempts ADD COLUMN resumable INTEGER DEFAULT '0' NOT NULL",
+        "ALTER TABLE attempts ADD COLUMN archive VARCHAR DEFAULT '' NOT NULL",
+        "ALTER TABLE attempts ADD COLUMN files INTEGER DEFAULT '0' NOT NULL",
+        "ALTER TABLE attempts ADD COLUMN bytes INTEGER DEFAULT '0' NOT NULL",
+    ),
 }
 
 

@@ -147,7 +147,9 @@ class Attempt:
 
     ``node``, ``cores`` and ``gpus`` are where its head runs; ``others`` is what it holds on further nodes. Times are
     seconds since 1970 UTC; ``ended_at`` is None while it runs. ``facts`` are small numbers that the engine
-    read off the run (energy, number of SCF steps, highest γ, …).
+    read off the run (energy, number of SCF steps, highest γ, …). From a ``resumable`` one, which was interrupted, the
+    next attempt can go on. ``archive`` is the file, relative to the campaign folder, into which its folder was
+    packed; "": it was not. ``files`` and ``bytes`` are what its folder held at its end.
     """
 
     id: int
@@ -169,6 +171,10 @@ class Attempt:
     cpu_s: float | None = None
     peak_mb: float | None = None
     facts: Json = field(default_factory=dict)
+    resumable: bool = False
+    archive: str = ""
+    files: int = 0
+    bytes: int = 0
 
     @property
     def all_cores(self) -> int:

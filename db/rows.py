@@ -109,4 +109,8 @@ def attempt_of_row(row: Row[Any]) -> Attempt:
         cpu_s=row.cpu_s,
         peak_mb=row.peak_mb,
         facts=row.facts,
+        resumable=bool(row.resumable),
+        archive=row.archive,
+        files=row.files,
+        bytes=row.bytes,
     )

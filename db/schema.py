@@ -22,7 +22,7 @@ from sqlalchemy import (
 from db.states import TRANSITIONS, EdgeKind, Event, PilotState, TaskKind, TaskState, Verdict
 
 #: The version that this code reads and writes; a step up is a function in ``db.migrations``.
-VERSION = 2
+VERSION = 3
 
 metadata = MetaData()
 
@@ -130,6 +130,10 @@ attempts = Table(
     Column("peak_mb", Float),
     Column("facts", JSON, nullable=False),
     Column("others", JSON, nullable=False, server_default="[]"),
+    Column("resumable", Integer, nullable=False, server_default="0"),
+    Column("archive", String, nullable=False, server_default=""),
+    Column("files", Integer, nullable=False, server_default="0"),
+    Column("bytes", Integer, nullable=False, server_default="0"),
     UniqueConstraint("task_id", "number"),
     CheckConstraint("(ended_at IS NULL) = (verdict IS NULL)"),
     sqlite_autoincrement=True,

@@ -57,6 +57,7 @@ class Ledger:
             tasks = task_table.read_tasks(connection, [attempt.task_id for attempt in under_way])
             memory.running = {attempt.id: Running(attempt, tasks[attempt.task_id]) for attempt in under_way}
             memory.attempts_of = attempt_table.count_attempts_of_open_tasks(connection)
+            memory.resume_from = attempt_table.read_where_to_go_on(connection)
             # an older copy of the database may have been put in place: no attempt gets the folder of another
             memory.last_attempt = max(attempt_table.latest_attempt_id(connection), _latest_folder(memory.folder))
 

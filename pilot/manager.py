@@ -191,6 +191,7 @@ class Manager:
             time_left_s=self._clock().left_s,
             others=attempt.others,
             mpi=self._terms.launchers.get(task.kind, self._terms.launcher),
+            previous=entry.previous,
         )
 
     def _stop(self, attempt_id: int, cause: Cause, *, soft: bool) -> None:

@@ -24,11 +24,13 @@ from tasks.registry import engine
 class Running:
     """An attempt that is under way, with the task as it was started (its spec complete).
 
-    ``stopping`` and ``killed`` say what it was told by a drain.
+    ``stopping`` and ``killed`` say what it was told by a drain; ``previous`` is the folder of the attempt that it
+    goes on from, if any.
     """
 
     attempt: Attempt
     task: Task
+    previous: str = ""
     stopping: bool = False
     killed: bool = False
 
@@ -58,6 +60,7 @@ class Memory:
         driver: plans the campaign; None where there is none.
         running: the attempts under way, by id.
         attempts_of: how many attempts an open task has had, where it has had any.
+        resume_from: the folder of an interrupted attempt from which the next one of a task can go on.
         last_attempt: attempt ids only grow.
     """
 
@@ -66,6 +69,7 @@ class Memory:
     driver: Driver | None
     running: dict[int, Running] = field(default_factory=dict)
     attempts_of: dict[int, int] = field(default_factory=dict)
+    resume_from: dict[int, str] = field(default_factory=dict)
     last_attempt: int = 0
 
     def next_attempt_id(self) -> int:
@@ -115,6 +119,7 @@ class Turn:
                 self._reactor.attempt_ended(entry.task.id, judgement.verdict, judgement.reason, attempt.wall_s)
             )
             self._soften(entry.task, judgement.verdict, outcomes[-1])
+            self._remember_where_to_go_on(attempt)
             finished.append((entry, message, attempt))
         attempt_table.record_ends(self.connection, [attempt for _, _, attempt in finished])
         self._record(*outcomes)
@@ -188,10 +193,17 @@ class Turn:
             attempt = self._new_attempt(placement)
             if self._memory.driver is not None:
                 task = replace(task, spec=self._memory.driver.complete_spec(self.connection, task))
-            entry = Running(attempt, task)
+            entry = Running(attempt, task, previous=self._memory.resume_from.get(task.id, ""))
             self._memory.running[attempt.id] = entry
             self.actions.start.append(entry)
         attempt_table.record_starts(self.connection, [entry.attempt for entry in self.actions.start])
+
+    def _remember_where_to_go_on(self, attempt: Attempt) -> None:
+        """An attempt that was interrupted before it had anything to go on from takes nothing from those before."""
+        if attempt.resumable:
+            self._memory.resume_from[attempt.task_id] = attempt.directory
+        elif attempt.verdict is not Verdict.INTERRUPTED:
+            self._memory.resume_from.pop(attempt.task_id, None)
 
     def _new_attempt(self, placement: Placement) -> Attempt:
         attempt_id = self._memory.next_attempt_id()
@@ -299,4 +311,7 @@ def _finish(attempt: Attempt, message: Ended, at: float) -> Attempt:
         cpu_s=message.end.cpu_s,
         peak_mb=message.end.peak_mb,
         facts=dict(message.judgement.facts),
+        resumable=message.judgement.resumable and message.judgement.verdict is Verdict.INTERRUPTED,
+        files=message.files,
+        bytes=message.bytes,
     )

@@ -61,6 +61,9 @@ class Work:
         attempt_id: identifies the attempt; results carry it so that an old file is never taken for a new one.
         resources: what the attempt holds.
         time_left_s: seconds until it is killed or the allocation ends; None when neither is near.
+        previous: the folder of an earlier attempt of this task that was interrupted and judged ``resumable``; None:
+            there is nothing to go on from. ``prepare`` takes what it needs from there (it may move it), and starts
+            afresh if that cannot be used.
     """
 
     root: Path
@@ -69,6 +72,7 @@ class Work:
     spec: Json
     resources: Resources = Resources()
     time_left_s: float | None = None
+    previous: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +107,14 @@ class Judgement:
         reason: one line for people; why it is not DONE, or empty.
         facts: small numbers for the record.
         label: for the kind *label*, when DONE.
+        resumable: for INTERRUPTED: the attempt's folder holds a state from which the next one can go on.
     """
 
     verdict: Verdict
     reason: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     label: Label | None = None
+    resumable: bool = False
 
 
 class Engine(Protocol):

@@ -130,7 +130,8 @@ class Agent:
 
     def _start(self, start: Start) -> None:
         directory = self._root / start.directory
-        work = Work(self._root, directory, start.attempt_id, start.spec, start.resources, start.time_left_s)
+        previous = self._root / start.previous if start.previous else None
+        work = Work(self._root, directory, start.attempt_id, start.spec, start.resources, start.time_left_s, previous)
         try:
             engine = self._engine_of(start.engine)
             if engine.writes_input:

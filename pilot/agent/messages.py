@@ -10,7 +10,8 @@ from tasks.protocol import Cause, Exit, Judgement
 class Start:
     """Manager → agent: start this attempt on these cores.
 
-    ``others`` is what it holds on further nodes, ``mpi`` the launcher of its ranks ("auto": by what is found).
+    ``others`` is what it holds on further nodes, ``mpi`` the launcher of its ranks ("auto": by what is found),
+    ``previous`` the folder of an interrupted attempt to go on from ("": it starts afresh).
     """
 
     attempt_id: int
@@ -26,6 +27,7 @@ class Start:
     time_left_s: float | None
     others: tuple[Share, ...] = ()
     mpi: str = "auto"
+    previous: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,16 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Agent → manager: this attempt has ended, and this is what its engine says of it."""
+    """Agent → manager: this attempt has ended, and this is what its engine says of it.
+
+    ``files`` and ``bytes`` are what its folder holds.
+    """
 
     attempt_id: int
     end: Exit
     judgement: Judgement
+    files: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 DEMO := demo
+# of `make chaos`: so many faults, the SEED that chooses them, more options: CHAOS="--only 'node gone,kill manager'"
+SEED := 1
+FAULTS := 200
+CHAOS :=
 # each MPI in an environment of its own, as each brings an mpirun; for tests only
 MPIS := .venv-mpi
 openmpi5 := openmpi>=5,<6
 mpich := mpich>=5
 impi := impi-rt>=2021
 
-.PHONY: help demo test engines mpis slurm clean
+.PHONY: help demo test chaos engines mpis slurm clean
 
 help:
 	@echo "make demo    a small-cell training campaign for lithium, with real engines, about 10 minutes"
 	@echo "make test    the linters, the types and all tests"
+	@echo "make chaos   200 faults against a campaign on a cluster of its own, half an hour (SEED=1 FAULTS=200)"
 	@echo "make clean   remove the demo and the environment"
 
 demo: $(VENV)/.installed engines
@@ -31,6 +36,10 @@ demo: $(VENV)/.installed engines
 	@echo
 	@echo "The results are in $(DEMO)/results; 'pilot show' and 'pilot log' tell of each task:"
 	@echo "    $(BIN)/pilot show 1 --folder $(DEMO)"
+
+# at least 200 faults against a real campaign on a real cluster, half an hour; docs/chaos.md
+chaos: $(VENV)/.tested engines slurm
+	$(BIN)/python tests/chaos/chaos.py --seed $(SEED) --faults $(FAULTS) $(CHAOS)
 
 test: $(VENV)/.tested engines mpis slurm
 	$(BIN)/ruff check .

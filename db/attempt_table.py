@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from db.records import Attempt, Task
+from db.records import LOST, Attempt, Task
 from db.rows import attempt_of_row, task_of_row
 from db.schema import attempts, events, tasks
 from db.states import TERMINAL, TaskKind, TaskState, Verdict
@@ -112,6 +112,13 @@ def read_where_to_go_on(connection: Connection) -> dict[int, str]:
     return found
 
 
+def read_kept_in_vain(connection: Connection) -> list[str]:
+    """The folders of attempts that could be gone on from, but never will: their tasks have ended, or begin afresh."""
+    wanted = set(read_where_to_go_on(connection).values())
+    question = select(attempts.c.directory).where(attempts.c.resumable == 1, attempts.c.archive == "")
+    return [directory for directory in connection.execute(question).scalars() if directory not in wanted]
+
+
 def count_attempts(connection: Connection, task_id: int) -> int:
     """How many attempts a task has had."""
     question = select(func.count()).where(attempts.c.task_id == task_id)
@@ -123,10 +130,49 @@ def latest_attempt_id(connection: Connection) -> int:
     return int(connection.execute(select(func.coalesce(func.max(attempts.c.id), 0))).scalar_one())
 
 
-def read_durations(connection: Connection, limit: int) -> list[tuple[TaskKind, int, float]]:
-    """Kind, size and wall time (s) of the latest successful attempts: what times are learned from."""
+def read_losses(connection: Connection) -> dict[int, int]:
+    """How many attempts in a row each open task has lost with their nodes or pilots; drains do not break a row."""
     question = (
-        select(tasks.c.kind, tasks.c.size, attempts.c.wall_s)
+        select(attempts.c.task_id, attempts.c.verdict, attempts.c.facts)
+        .join(tasks, tasks.c.id == attempts.c.task_id)
+        .where(tasks.c.state.not_in(TERMINAL), attempts.c.verdict.is_not(None))
+        .order_by(attempts.c.id)
+    )
+    found: dict[int, int] = {}
+    for task_id, verdict, facts in connection.execute(question):
+        if LOST in facts:
+            found[task_id] = found.get(task_id, 0) + 1
+        elif verdict != Verdict.INTERRUPTED:
+            found.pop(task_id, None)
+    return found
+
+
+def read_interruptions(connection: Connection) -> list[tuple[int, float, bool]]:
+    """Interrupted attempts of open tasks, in order: task, wall time (s), and whether it can be gone on from."""
+    question = (
+        select(attempts.c.task_id, attempts.c.wall_s, attempts.c.resumable)
+        .join(tasks, tasks.c.id == attempts.c.task_id)
+        .where(
+            tasks.c.state.not_in(TERMINAL), attempts.c.verdict == Verdict.INTERRUPTED, attempts.c.wall_s.is_not(None)
+        )
+        .order_by(attempts.c.id)
+    )
+    return [(task_id, wall, bool(resumable)) for task_id, wall, resumable in connection.execute(question)]
+
+
+def read_durations(connection: Connection, limit: int) -> list[tuple[TaskKind, int, float]]:
+    """Kind, size and wall time (s) of the latest successful attempts: what times are learned from.
+
+    The time of one that went on from others is that of all of them.
+    """
+    before = attempts.alias("before")
+    had = (
+        select(func.coalesce(func.sum(before.c.wall_s), 0.0))
+        .where(before.c.task_id == attempts.c.task_id, before.c.resumable == 1, before.c.id < attempts.c.id)
+        .scalar_subquery()
+    )
+    question = (
+        select(tasks.c.kind, tasks.c.size, attempts.c.wall_s + had)
         .join(tasks, tasks.c.id == attempts.c.task_id)
         .where(attempts.c.verdict == Verdict.DONE, attempts.c.wall_s.is_not(None))
         .order_by(attempts.c.id.desc())

@@ -1,22 +1,27 @@
 """Opening the database file, and the one guarded way to write it.
 
 One process writes (facts on SQLite and shared file systems: WAL and file locks cannot be trusted there). The
-:class:`Writer` checks in each transaction that no later pilot has taken over.
+:class:`Writer` checks in each transaction that no later pilot has taken over: by the epoch, by the lease, and by the
+file itself, which a successor replaces (:mod:`db.takeover`).
 """
 
 import contextlib
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from db.errors import HeldError, LostLeaseError, PilotError, StorageError
+from db import files
+from db.errors import LostLeaseError, PilotError, StorageError
 from db.migrations import bring_up_to_date, version_of
 from db.schema import VERSION
+from db.takeover import is_hot, move_to_a_new_file
+from db.words import damaged, storage_error
 
 _WRITER_PRAGMAS = (
     "PRAGMA locking_mode = EXCLUSIVE",
@@ -35,10 +40,26 @@ class Writer:
         epoch: the id of our row in ``pilots``; 0 until :meth:`bind`.
     """
 
-    def __init__(self, path: Path, connection: Connection) -> None:
+    def __init__(self, path: Path, connection: Connection, guard: Callable[[], None]) -> None:
         self.path = path
         self.epoch = 0
         self._connection = connection
+        self._guard = guard
+        self._place = _place_of(path)
+
+    def demand(self) -> None:
+        """Make sure that we still are the writer, whatever SQLite has in its memory and file locks say.
+
+        Raises:
+            LostLeaseError: the lease is another's, or another file is in the place of ours.
+        """
+        self._guard()
+        if _place_of(self.path) != self._place:
+            raise LostLeaseError(
+                "another pilot has taken over, or the folder was moved: the database is not the file that we opened",
+                where=str(self.path),
+                next_step="`pilot status` in the folder shows who is there; this one stops without writing",
+            )
 
     def bind(self, epoch: int) -> None:
         """From now on each transaction demands that ``epoch`` is the latest pilot."""
@@ -49,7 +70,7 @@ class Writer:
         """One durable transaction.
 
         Raises:
-            LostLeaseError: a later pilot is in the database: nothing was written.
+            LostLeaseError: a later pilot is there: nothing was written where it, or anybody else, would find it.
             StorageError: the disk is full or the file is damaged: nothing of this transaction was written.
         """
         try:
@@ -57,8 +78,11 @@ class Writer:
                 if self.epoch:
                     self._demand_epoch()
                 yield self._connection
+                self.demand()
         except DBAPIError as error:
             raise storage_error(error, self.path) from error
+        # who was frozen in the commit itself must not act on it
+        self.demand()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -70,22 +94,29 @@ class Writer:
             raise storage_error(error, self.path) from error
 
     def publish_copy(self, target: Path) -> None:
-        """Write a consistent copy of the whole database to ``target`` (it appears whole)."""
-        beside = target.with_name(f".{target.name}.new")
+        """Write a consistent copy of the whole database to ``target`` (it appears whole).
+
+        Raises:
+            LostLeaseError: we are not the writer any more.
+            StorageError: it could not be written; the database is unharmed.
+        """
+        # a name of its own: a predecessor that was frozen while it wrote one may wake up
+        beside = target.with_name(f".{target.name}.{os.urandom(4).hex()}.new")
         try:
-            beside.unlink(missing_ok=True)
             raw = self._connection.connection.dbapi_connection
             assert isinstance(raw, sqlite3.Connection)
             raw.execute("VACUUM INTO ?", (str(beside),))
+            self.demand()
             beside.replace(target)
         except (sqlite3.Error, OSError) as error:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
             raise StorageError(
                 f"the copy of the database could not be written: {error}",
                 where=str(target),
                 next_step="free some room, or mend what is in the way: the database itself is unharmed",
             ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file."""
@@ -103,29 +134,67 @@ class Writer:
             )
 
 
-def open_writer(path: Path) -> Writer:
+def _nobody() -> None:
+    """There is no lease that could be lost."""
+
+
+def open_writer(path: Path, guard: Callable[[], None] = _nobody, *, took_over: bool = False) -> Writer:
     """Open (or make) the database for writing. The caller holds the lease.
+
+    Args:
+        path: of the database.
+        guard: raises LostLeaseError when the lease is lost; asked in each transaction, just before the commit.
+        took_over: whoever had it open before did not end in order, and may only be frozen.
 
     Raises:
         StorageError: not a database, damaged, of a newer schema, or the disk refuses.
         HeldError: another process has it open.
+        LostLeaseError: the lease was lost meanwhile.
     """
+    _demand_a_file(path)
+    if path.exists() and (took_over or is_hot(path)):
+        move_to_a_new_file(path, guard)
+    if not path.exists():
+        # SQLite would make it 0644 whatever the umask: the project's group could not go on with it
+        with contextlib.suppress(OSError):
+            path.touch()
     engine = _engine(f"sqlite:///{path}", _WRITER_PRAGMAS)
     try:
         connection = engine.connect()
         with connection.begin():
             bring_up_to_date(connection, str(path))
+            guard()
         with connection.begin():
             answer = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
         if answer != "ok":
             raise damaged(path, str(answer))
+        return Writer(path, connection, guard)
     except PilotError:
         engine.dispose()
         raise
     except DBAPIError as error:
         engine.dispose()
         raise storage_error(error, path) from error
-    return Writer(path, connection)
+
+
+def _demand_a_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise StorageError(
+            "the database is no file",
+            where=str(path),
+            next_step="move away what is there; `pilot doctor --repair` says what can be put in its place",
+        )
+
+
+def _place_of(path: Path) -> tuple[int, int] | None:
+    """Which file this is, whatever its name; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise files.storage_error(error, path) from error
+    return found.st_dev, found.st_ino
 
 
 @contextmanager
@@ -150,42 +219,6 @@ def open_reader(path: Path) -> Iterator[Connection]:
         raise storage_error(error, path) from error
     finally:
         engine.dispose()
-
-
-def storage_error(error: DBAPIError, path: Path) -> PilotError:
-    """What SQLite said, in words, with what to do."""
-    said = str(error.orig)
-    if "full" in said:
-        return StorageError(
-            "the disk or the quota is full: the database cannot be written",
-            where=str(path),
-            next_step="free some room, then type `pilot run` again: all that was committed is safe",
-        )
-    if "locked" in said or "busy" in said:
-        return HeldError(
-            "another process has the database open",
-            where=str(path),
-            next_step="`pilot status` shows which pilot is alive; `pilot drain` ends it in order",
-        )
-    if isinstance(error, OperationalError) and ("unable to open" in said or "readonly" in said):
-        return StorageError(
-            f"the database cannot be opened: {said}",
-            where=str(path),
-            next_step="check that the folder exists and may be written",
-        )
-    if isinstance(error, DatabaseError) and ("malformed" in said or "not a database" in said):
-        return damaged(path, said)
-    return StorageError(f"the database refuses: {said}", where=str(path), next_step="type `pilot doctor`")
-
-
-def damaged(path: Path, said: str) -> StorageError:
-    """The file is not what we wrote."""
-    return StorageError(
-        f"the database is damaged: {said}",
-        where=str(path),
-        next_step=f"the last published copy is {path.with_name('copy.db')}: put it in place by hand "
-        "after you have moved the damaged file away",
-    )
 
 
 def _engine(url: str, pragmas: tuple[str, ...]) -> Engine:

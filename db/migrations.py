@@ -4,6 +4,8 @@
 released: a test builds each old version and compares the migrated database with a fresh one.
 """
 
+from pathlib import Path
+
 from sqlalchemy import Connection
 
 from db.errors import StorageError
@@ -41,6 +43,16 @@ def version_of(connection: Connection) -> int:
     return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
 
 
+def stored_version(path: Path) -> int:
+    """The version that a file says it is of, without opening it as a database; 0 if it is none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return 0
+    return int.from_bytes(head[60:64], "big") if head.startswith(b"SQLite format 3\0") else 0
+
+
 def bring_up_to_date(connection: Connection, where: str) -> None:
     """Create the tables in an empty file, or take an older file up to :data:`db.schema.VERSION`.
 
@@ -60,7 +72,8 @@ def bring_up_to_date(connection: Connection, where: str) -> None:
             raise StorageError(
                 "this is an SQLite file of another program",
                 where=where,
-                next_step="move it away, or start in another folder with `pilot init FOLDER`",
+                next_step="`pilot doctor --repair` says what can be put in its place; or start in another folder with "
+                "`pilot init FOLDER`",
             )
         create(connection)
         return

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from db.schema import attempts, meta, pilots, requests
 from db.states import PilotState
@@ -56,6 +56,25 @@ def read_pilots(connection: Connection, limit: int = 20) -> list[dict[str, Any]]
     """The latest pilots, newest first."""
     question = select(pilots).order_by(pilots.c.id.desc()).limit(limit)
     return [dict(row._mapping) for row in connection.execute(question)]
+
+
+def end_by(connection: Connection, at: float | None) -> None:
+    """Record when pilots of this folder are to end, whoever they are; None: no such time any more."""
+    connection.execute(delete(meta).where(meta.c.key == "end_by"))
+    if at is not None:
+        connection.execute(insert(meta).values(key="end_by", value=repr(at)))
+
+
+def wished_end(connection: Connection) -> float | None:
+    """What :func:`end_by` has recorded."""
+    found = connection.execute(select(meta.c.value).where(meta.c.key == "end_by")).scalar_one_or_none()
+    return None if found is None else float(found)
+
+
+def drain_of(connection: Connection, epoch: int) -> str:
+    """Why a pilot drains, or drained when it died; "" if it did not."""
+    question = select(pilots.c.reason).where(pilots.c.id == epoch, pilots.c.state == PilotState.DRAINING)
+    return connection.execute(question).scalar_one_or_none() or ""
 
 
 def record_request(connection: Connection, request_id: str, verb: str, answer: dict[str, Any], at: float) -> None:

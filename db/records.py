@@ -15,6 +15,9 @@ from db.states import EdgeKind, Event, TaskKind, TaskState, Verdict
 Vector = tuple[float, float, float]
 Json = Mapping[str, Any]
 
+#: among the facts of an attempt: it was interrupted as its node, its launcher or its pilot was lost
+LOST = "lost"
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:

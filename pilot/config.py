@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pilot.tables import (
     Table,
     TrainTable,
 )
+
+_SHOWN = 200
 
 
 class Config(Table):
@@ -63,10 +66,15 @@ def read_config(path: Path) -> Config:
         InputError: it is not TOML, has an unknown key, or a value that cannot be.
     """
     try:
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise MissingError("there is no pilot.toml", where=str(path), next_step="`pilot init FOLDER`") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"pilot.toml cannot be read: {error.strerror}", where=str(path), next_step=f"ls -l {shlex.quote(str(path))}"
+        ) from error
+    # a ValueError: bytes that are no text, or a number of thousands of digits
+    except (ValueError, RecursionError) as error:
         raise InputError(f"this is not valid TOML: {error}", where=str(path), next_step="mend that line") from error
     try:
         return Config.model_validate(data)
@@ -86,12 +94,20 @@ def _explain(error: ValidationError, path: Path) -> InputError:
         else:
             said = re.sub(r"^Value error, ", "", mistake["msg"])
             shown = mistake["input"] if isinstance(mistake["input"], str | int | float | list) else None
-            told.append(f"`{key or 'pilot.toml'}`: {said}" + (f" (it is {shown!r})" if shown is not None else ""))
+            told.append(f"`{key or 'pilot.toml'}`: {said}" + (f" (it is {_shown(shown)})" if shown is not None else ""))
     return InputError(
         "; ".join(told),
         where=str(path),
         next_step="mend it and check with `pilot doctor`; docs/config.md explains each key",
     )
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits, as hexadecimal ones may be
+        text = "a number without end"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _key(location: tuple[int | str, ...]) -> str:

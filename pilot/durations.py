@@ -5,7 +5,8 @@ import re
 from db.errors import InputError
 
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([a-z]*)\s*")
+_NUMBER_AND_UNIT = re.compile(r"([0-9]{0,12}\.?[0-9]{1,12})\s*([a-z]*)")
+_CLOCK = re.compile(r"([0-9]{1,9}):([0-9]{1,9})(?::([0-9]{1,9}))?")
 
 
 def parse_duration(text: str | float) -> float:
@@ -18,7 +19,7 @@ def parse_duration(text: str | float) -> float:
         return float(text)
     if ":" in text:
         return _clock(text)
-    match = _NUMBER_AND_UNIT.fullmatch(text.lower())
+    match = _NUMBER_AND_UNIT.fullmatch(text.strip().lower())
     if match is None or (match[2] or "s") not in _UNITS:
         raise _unreadable(text)
     return float(match[1]) * _UNITS[match[2] or "s"]
@@ -45,12 +46,12 @@ def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
 
 
 def _clock(text: str) -> float:
-    parts = text.strip().split(":")
-    if len(parts) not in {2, 3} or not all(part.isdigit() for part in parts):
+    match = _CLOCK.fullmatch(text.strip())
+    if match is None:
         raise _unreadable(text)
-    hours, minutes, seconds = [int(part) for part in ([*parts, "0"] if len(parts) == 2 else parts)]
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(hours * 3600 + minutes * 60 + seconds)
 
 
 def _unreadable(text: str) -> InputError:
-    return InputError(f"{text!r} is not a time", next_step='write it like "90 s", "10 min", "1.5 h" or "1:30:00"')
+    return InputError(f"{text[:200]!r} is not a time", next_step='write it like "90 s", "10 min", "1.5 h" or "1:30:00"')

@@ -3,25 +3,33 @@
 The file is made by a link, which fails where there is one already, and names its holder. It is taken over only
 from a holder that is known to be gone: on this machine by its process, elsewhere never by guessing. A file lock
 helps two starts on one machine to take turns but is not what we trust; nor is it needed that it works. Behind all
-this stands the epoch in the database, which every transaction checks (facts on SQLite and shared file systems).
+this, every transaction demands that the lease is still ours, and checks the epoch in the database
+(:mod:`db.engine`).
+
+Who ends in order leaves the lease behind under another name. If that is not there, the one before died, or was put
+out by force and may only be frozen: then the database is moved to a new file (:mod:`db.takeover`).
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from db.errors import HeldError, LostLeaseError, StorageError
-from db.files import storage_error, write_whole
+from db.files import storage_error, sync_folder, write_whole
 from pilot import host
 from pilot.folder import Folder
 
 #: A holder elsewhere that has not said anything for so long is worth a remark; it is not taken for dead.
 SILENCE_S = 120.0
+#: A shared disk may fail to show the lease for a moment: so often it is asked again, after so many seconds each.
+_LOOKS, _LOOK_S = 4, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,8 @@ class Holder:
         heartbeat: when it last said that it lives, seconds since 1970.
         restart: how often SLURM had queued its job again.
         cluster: SLURM's name of the cluster: two may share a disk, and both have a job 123.
+        root: the folder that it holds, as it calls it.
+        copied: the lease came with a copy of the folder that it is for; never written.
     """
 
     nonce: str
@@ -49,9 +59,13 @@ class Holder:
     epoch: int = 0
     restart: int = 0
     cluster: str = ""
+    root: str = ""
+    copied: bool = False
 
     def is_gone(self) -> bool | None:
-        """Whether the holder is known to be dead; None when that cannot be known from here."""
+        """Whether the holder is known to be dead, or never held this folder; None: that cannot be known from here."""
+        if self.copied:
+            return True
         if self.host != host.hostname():
             return None
         if self.boot_id != host.boot_id():
@@ -61,37 +75,54 @@ class Holder:
 
 
 class Lease:
-    """A lease that we hold."""
+    """A lease that we hold.
 
-    def __init__(self, folder: Folder, holder: Holder) -> None:
+    Attributes:
+        holder: we, as the file says.
+        took_over: whoever held the folder before did not end in order: it may still have the database open.
+    """
+
+    def __init__(self, folder: Folder, holder: Holder, *, took_over: bool = False) -> None:
         self._folder = folder
         self.holder = holder
+        self.took_over = took_over
+        self._text = ""
 
     def beat(self, epoch: int) -> None:
         """Say that we live.
+
+        A full disk may leave it unsaid: whoever has something to lose by that will find out by itself.
 
         Raises:
             LostLeaseError: somebody else holds the lease now.
         """
         self.demand()
         self.holder = replace(self.holder, heartbeat=host.now(), epoch=epoch)
-        write_whole(self._folder.lease, json.dumps(asdict(self.holder)), durable=False)
+        with contextlib.suppress(StorageError):
+            # flushed: a lease that a loss of power has left empty names nobody, and would have to be released by hand
+            write_whole(self._folder.lease, _as_text(self.holder))
 
     def demand(self) -> None:
-        """Make sure that the lease still is ours.
+        """Make sure that the lease still is ours, and that no later pilot writes under it.
 
         Raises:
             LostLeaseError: it is not.
+            StorageError: it cannot be read.
         """
-        current = read_holder(self._folder)
-        if current is None or current.nonce != self.holder.nonce:
+        with contextlib.suppress(OSError, ValueError):
+            # this is asked twice in each transaction
+            if self._folder.lease.read_text() == self._text:
+                return
+        current = _shown(self._folder)
+        if current is None or current.nonce != self.holder.nonce or current.epoch > self.holder.epoch:
             raise _lost(self._folder)
+        self._text = _as_text(current)
 
     def release(self) -> None:
-        """Give the lease back."""
-        with contextlib.suppress(LostLeaseError, StorageError, FileNotFoundError):
+        """Give the lease back, in order: nothing of ours has the database open any more."""
+        with contextlib.suppress(LostLeaseError, StorageError, OSError):
             self.demand()
-            self._folder.lease.unlink()
+            self._folder.lease.rename(self._folder.last_lease)
 
 
 def lease_of(folder: Folder, nonce: str) -> Lease:
@@ -112,16 +143,67 @@ def read_holder(folder: Folder) -> Holder | None:
     Raises:
         StorageError: the file is there but is not a lease.
     """
+    holder = _read(folder.lease)
+    if holder is None or not holder.root or holder.root == str(folder.root):
+        return holder
+    return replace(holder, copied=_is_a_copy(folder, holder))
+
+
+def _shown(folder: Folder) -> Holder | None:
+    """The same, looked for again if a shared disk does not show it at once."""
+    for _ in range(_LOOKS - 1):
+        with contextlib.suppress(StorageError):
+            holder = _read(folder.lease)
+            if holder is not None:
+                return holder
+        host.pause(_LOOK_S)
+    return _read(folder.lease)
+
+
+def _read(path: Path) -> Holder | None:
     try:
-        text = folder.lease.read_text()
+        found = json.loads(path.read_text())
+        known = {field.name for field in fields(Holder)}
+        # a later version may have more to say
+        return Holder(**{name: value for name, value in found.items() if name in known})
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unreadable(folder) from error
+        if error.errno == errno.EACCES:
+            raise storage_error(error, path) from error
+        raise _unreadable(path) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _unreadable(path) from error
+
+
+def last_epoch(folder: Folder) -> int:
+    """The highest pilot that the lease speaks of, or the one before; 0 if none is known."""
+    found = [0]
+    for path in (folder.lease, folder.last_lease):
+        with contextlib.suppress(StorageError):
+            holder = _read(path)
+            found.append(0 if holder is None else holder.epoch)
+    return max(found)
+
+
+def _is_a_copy(folder: Folder, holder: Holder) -> bool:
+    """Whether the same lease lies where its holder says that it holds it, and that is another place than this.
+
+    Numbers of inodes are the same from all machines, and by whatever path one comes; numbers of devices are not.
+    """
+    original = Folder(Path(holder.root))
     try:
-        return Holder(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise _unreadable(folder) from error
+        there = _read(original.lease)
+        same = original.state.stat().st_ino == folder.state.stat().st_ino
+    except (OSError, StorageError):
+        return False
+    return there is not None and there.nonce == holder.nonce and not same
+
+
+def _as_text(holder: Holder) -> str:
+    said: dict[str, Any] = asdict(holder)
+    del said["copied"]
+    return json.dumps(said)
 
 
 def _lost(folder: Folder) -> LostLeaseError:
@@ -132,10 +214,10 @@ def _lost(folder: Folder) -> LostLeaseError:
     )
 
 
-def _unreadable(folder: Folder) -> StorageError:
+def _unreadable(path: Path) -> StorageError:
     return StorageError(
         "the lease file is not readable",
-        where=str(folder.lease),
+        where=str(path),
         next_step="make sure that no pilot runs in this folder, then `pilot doctor --release-lease`",
     )
 
@@ -174,7 +256,19 @@ def take_lease(folder: Folder, purpose: str, job_is_over: Callable[[Holder], boo
             if not (job_is_over(holder) if gone is None else gone):
                 raise held(holder, folder)
             _put_aside(folder, holder)
-        return Lease(folder, _create(folder, purpose))
+        took_over = holder is not None or not _ended_in_order(folder)
+        return Lease(folder, _create(folder, purpose), took_over=took_over)
+
+
+def _ended_in_order(folder: Folder) -> bool:
+    """Whether the last holder gave the lease back. Asked once: from now on it is we of whom it is not known."""
+    try:
+        folder.last_lease.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise storage_error(error, folder.last_lease) from error
+    return True
 
 
 def release_by_force(folder: Folder) -> Holder | None:
@@ -214,7 +308,11 @@ def held(holder: Holder, folder: Folder) -> HeldError:
 
 @contextmanager
 def _one_at_a_time(lock: Path) -> Iterator[None]:
-    with lock.open("a") as file:
+    try:
+        opened = lock.open("a")
+    except OSError as error:
+        raise storage_error(error, lock) from error
+    with opened as file:
         # on a file system without locks this does nothing: O_EXCL and the epoch still stand
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -226,8 +324,8 @@ def _put_aside(folder: Folder, dead: Holder) -> None:
     aside = folder.lease.with_name(f"lease.{dead.nonce}.dead")
     with contextlib.suppress(FileNotFoundError):
         folder.lease.rename(aside)
-        moved = Holder(**json.loads(aside.read_text()))
-        if moved.nonce != dead.nonce:
+        moved = _read(aside)
+        if moved is not None and moved.nonce != dead.nonce:
             # it was a fresh lease: put it back unless a third has made one meanwhile
             with contextlib.suppress(FileExistsError):
                 os.link(aside, folder.lease)
@@ -251,12 +349,14 @@ def _create(folder: Folder, purpose: str) -> Holder:
         heartbeat=now,
         restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
         cluster=os.environ.get("SLURM_CLUSTER_NAME", ""),
+        root=str(folder.root),
     )
     beside = folder.lease.with_name(f"lease.{holder.nonce}.new")
     try:
         # a link is made or refused in one step, and what it shows is whole: nobody ever reads half a lease
-        write_whole(beside, json.dumps(asdict(holder)))
+        write_whole(beside, _as_text(holder))
         os.link(beside, folder.lease)
+        sync_folder(folder.state)
     except FileExistsError:
         other = read_holder(folder)
         raise held(other or holder, folder) from None

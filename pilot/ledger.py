@@ -11,10 +11,12 @@ from pathlib import Path
 from db import attempt_table, task_table
 from db.engine import Writer
 from pilot.campaign.driver import Driver
-from pilot.folder import Folder
+from pilot.folder import ATTEMPTS_A_FOLDER, Folder
 from pilot.scheduler.nodes import Node
 from pilot.scheduler.reactor import Reactor
+from pilot.scheduler.suspects import Suspects
 from pilot.turn import Memory, Running, Turn
+from tasks import scratch
 
 #: From so many finished attempts the times that tasks need are learned at the start.
 LEARN_FROM = 5000
@@ -56,8 +58,13 @@ class Ledger:
             under_way = attempt_table.read_running_attempts(connection)
             tasks = task_table.read_tasks(connection, [attempt.task_id for attempt in under_way])
             memory.running = {attempt.id: Running(attempt, tasks[attempt.task_id]) for attempt in under_way}
+            for task_id, wall_s, resumable in attempt_table.read_interruptions(connection):
+                reactor.interrupted(task_id, wall_s, resumable=resumable)
             memory.attempts_of = attempt_table.count_attempts_of_open_tasks(connection)
+            memory.suspects = Suspects(attempt_table.read_losses(connection))
             memory.resume_from = attempt_table.read_where_to_go_on(connection)
+            for directory in attempt_table.read_kept_in_vain(connection):
+                scratch.drop(memory.folder.root / directory)
             # an older copy of the database may have been put in place: no attempt gets the folder of another
             memory.last_attempt = max(attempt_table.latest_attempt_id(connection), _latest_folder(memory.folder))
 
@@ -86,10 +93,12 @@ class Ledger:
 
 
 def _latest_folder(folder: Folder) -> int:
-    """The highest attempt that has a folder; 0 if none has."""
+    """The highest attempt that has a folder, or may have had one before it was packed; 0 if none has."""
     for group in _numbered(folder.runs):
         for attempt in _numbered(group):
             return int(attempt.name)
+        # packing leaves the highest one of these, even if nothing is left in it
+        return (int(group.name) + 1) * ATTEMPTS_A_FOLDER - 1
     return 0
 
 

@@ -7,26 +7,32 @@ from dataclasses import dataclass
 
 from db import pilot_table
 from db.engine import Writer, open_writer
-from db.errors import HeldError, MissingError, StorageError
+from db.errors import HeldError, MissingError
+from db.files import settle
 from pilot import host
 from pilot.agent.messages import AgentSettings
+from pilot.backups import demand_history, keep_before_migration
 from pilot.campaign.driver import Driver, protocol_of
 from pilot.campaign.planner import Protocol
 from pilot.config import Config
 from pilot.folder import Folder
 from pilot.lease import Holder, Lease, read_holder, take_lease
 from pilot.ledger import Ledger
+from pilot.left_overs import remove_left_overs
 from pilot.mailbox import Request
 from pilot.publisher import Publisher
 from pilot.requests import Answer, apply
+from pilot.scheduler.policy import Clock
 from pilot.scheduler.reactor import Reactor
 from pilot.scheduler.times import Times
 from pilot.slurm.client import Slurm
-from pilot.snapshot import PilotStatus, read_snapshot
-from tasks.registry import engine
+from pilot.snapshot import PilotStatus, last_snapshot
+from tasks.registry import RESUMING, engine
 
 #: so long the next job waits for the one before to be over, and so often it looks
 PATIENCE_S, EVERY_S = 180.0, 5.0
+#: so often where a command has borrowed the folder
+SHORTLY_S = 0.2
 _AT_WORK = frozenset({"RUNNING", "SUSPENDED"})
 
 
@@ -64,9 +70,13 @@ def _take(folder: Folder, purpose: str) -> Lease:
         try:
             return take_lease(folder, purpose, _job_is_over)
         except HeldError:
-            if host.monotonic() >= deadline or not _is_ending(read_holder(folder)):
+            holder = read_holder(folder)
+            borrowed = purpose == "run" and holder is not None and holder.purpose != "run"
+            # nobody: it was given back just now
+            if host.monotonic() >= deadline or not (holder is None or borrowed or _is_ending(holder)):
                 raise
-        host.pause(EVERY_S)
+        # a command holds it for a moment only: no allocation is lost because somebody typed `pilot add` as it began
+        host.pause(SHORTLY_S if borrowed else EVERY_S)
 
 
 def _is_ending(holder: Holder | None) -> bool:
@@ -92,13 +102,20 @@ def open_database(folder: Folder, config: Config, lease: Lease, epoch: int | Non
         InputError: the campaign of pilot.toml cannot be built.
     """
     protocol = protocol_of(config, folder)
-    writer = open_writer(folder.database)
+    # a database is no safer than the names of the folders that it lies in
+    settle(folder.state, folder.root.parent)
+    demand_history(folder)
+    keep_before_migration(folder)
+    writer = open_writer(folder.database, lease.demand, took_over=lease.took_over)
+    lease.took_over = False
     try:
         with writer.transaction() as connection:
             campaign_id = pilot_table.campaign_id(connection)
             writer.bind(pilot_table.latest_pilot(connection) if epoch is None else epoch)
         driver = None if protocol is None else Driver(folder, protocol)
-        ledger = Ledger(folder, writer, Reactor(config.retries.budgets(), Times()), driver)
+        ledger = Ledger(
+            folder, writer, Reactor(config.retries.budgets(), Times(config.resources.guesses()), RESUMING), driver
+        )
         yield Opened(folder, config, lease, writer, protocol, ledger, campaign_id)
     finally:
         writer.close()
@@ -111,6 +128,7 @@ def begin_pilot(opened: Opened) -> PilotStatus:
         MissingError: the program that labels is not there: better one word now than a hundred labels that fail.
     """
     _demand_label_engine(opened)
+    remove_left_overs(opened.folder)
     at = host.now()
     holder = opened.lease.holder
     with opened.writer.transaction() as connection:
@@ -136,6 +154,7 @@ def agent_settings(opened: Opened) -> AgentSettings:
         mpi_extra=tuple(run.mpi_arguments),
         site_env=run.env,
         hyperthreads=run.hyperthreads,
+        max_output_mb=run.max_output_mb,
     )
 
 
@@ -149,18 +168,11 @@ def apply_without_pilot(folder: Folder, config: Config, request: Request) -> Ans
         opened.ledger.load()
         with opened.ledger.turn(host.now()) as turn:
             answer = apply(request, opened.ledger, turn, None)
-        last_pilot = _last_pilot(folder)
-        Publisher(folder, opened.writer, opened.protocol, last_pilot).publish(opened.ledger)
+        # a status that cannot be read must not undo what was asked and is done
+        before = last_snapshot(folder)
+        last_pilot = None if before is None else before.pilot
+        Publisher(folder, opened.writer, opened.protocol, last_pilot).publish(opened.ledger, Clock(host.now()))
         return answer
-
-
-def _last_pilot(folder: Folder) -> PilotStatus | None:
-    """The pilot that published last: a status that cannot be read must not undo what was asked and is done."""
-    try:
-        before = read_snapshot(folder)
-    except StorageError:
-        return None
-    return None if before is None else before.pilot
 
 
 def _demand_label_engine(opened: Opened) -> None:

@@ -1,24 +1,28 @@
-"""What the supervisor tells the manager: drain, or that the end has moved. They may be two processes."""
+"""What the supervisor tells the manager: drain, or that an end has moved. They may be two processes."""
 
 import json
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from pilot.drain import End, Urgency
+
 
 @dataclass(frozen=True, slots=True)
 class DrainOrder:
-    """Drain, because of ``why``; ``at_once``: end what runs."""
+    """Drain, because of ``why``."""
 
     why: str
-    at_once: bool = False
+    urgency: Urgency = Urgency.WISH
 
 
 @dataclass(frozen=True, slots=True)
 class EndOrder:
-    """Everything must be over at ``at`` (seconds since 1970): SLURM was asked again."""
+    """Everything must be over at ``at`` (seconds since 1970) because of ``end``; None: not because of that any more."""
 
-    at: float
+    end: End
+    at: float | None
 
 
 Order = DrainOrder | EndOrder
@@ -54,9 +58,17 @@ def from_line(line: bytes) -> Order:
         ValueError, KeyError: it is no order.
     """
     content = json.loads(line)
+    if not isinstance(content, dict):
+        raise ValueError(f"no order: {line!r}")  # noqa: TRY004 — whoever reads lines knows that one
     match content["order"]:
         case "DrainOrder":
-            return DrainOrder(str(content["why"]), bool(content["at_once"]))
+            return DrainOrder(str(content["why"]), Urgency(content["urgency"]))
         case "EndOrder":
-            return EndOrder(float(content["at"]))
+            return EndOrder(End(content["end"]), None if content["at"] is None else _moment(content["at"]))
     raise ValueError(f"no order: {line!r}")
+
+
+def _moment(given: object) -> float:
+    if not isinstance(given, int | float) or not math.isfinite(given):
+        raise ValueError(f"no moment: {given!r}")
+    return float(given)

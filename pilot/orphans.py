@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pilot import contents
 from pilot.agent.journal import ends_file, read_ends
 from pilot.agent.judging import judge
 from pilot.agent.messages import Ended
@@ -23,4 +24,5 @@ def _judged(root: Path, entry: Running, ends: Mapping[int, Exit]) -> Ended:
     attempt, task = entry.attempt, entry.task
     end = ends.get(attempt.id, Exit(cause=Cause.LOST))
     work = Work(root, root / attempt.directory, attempt.id, task.spec, task.resources)
-    return Ended(attempt.id, end, judge(engine(task.engine), work, end))
+    judgement = judge(engine(task.engine), work, end)
+    return Ended(attempt.id, end, judgement, *contents.count(work.directory))

@@ -3,8 +3,9 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from db.errors import MissingError
+from db.errors import MissingError, StorageError
 from db.files import write_whole
 from pilot.agent.messages import AgentSettings
 from pilot.folder import Folder
@@ -20,7 +21,8 @@ class Plan:
         settings: for every agent.
         nodes: each node with what SLURM granted of it; one rank on each.
         silence_s: whoever is not heard for so long is lost.
-        starts_at, ends_at: of the allocation, seconds since 1970; None: not known.
+        starts_at: of the allocation, seconds since 1970; None: not known.
+        ends: when everything must be over, by what ends it.
         walltime_s, cores: what the command line wishes instead of pilot.toml.
     """
 
@@ -29,7 +31,7 @@ class Plan:
     nodes: dict[str, NodeGrant] = field(default_factory=dict)
     silence_s: float = 20.0
     starts_at: float | None = None
-    ends_at: float | None = None
+    ends: dict[str, float] = field(default_factory=dict)
     walltime_s: float | None = None
     cores: int | None = None
 
@@ -51,15 +53,25 @@ def read_plan(path: Path) -> Plan:
 
     Raises:
         MissingError: it is not there: this node does not see the campaign's folder.
+        StorageError: it is damaged, or of another version.
     """
     try:
-        data = json.loads(path.read_text())
+        return _plan(json.loads(path.read_text()))
     except OSError as error:
         raise MissingError(
             f"this node does not see the campaign's folder: {error.strerror}",
             where=str(path),
             next_step="put the campaign on a disk that all nodes share",
         ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(
+            f"the plan of this world is not readable: {error!r}",
+            where=str(path),
+            next_step="`pilot run` writes a new one; let all nodes use the same version of pilot",
+        ) from error
+
+
+def _plan(data: dict[str, Any]) -> Plan:
     settings = data["settings"] | {"mpi_extra": tuple(data["settings"]["mpi_extra"])}
     nodes = {name: _grant(grant) for name, grant in data["nodes"].items()}
     return Plan(**(data | {"settings": AgentSettings(**settings), "nodes": nodes}))

@@ -2,21 +2,26 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
 from db import attempt_table, pilot_table
+from db import room as room_table
 from db.engine import Writer
 from db.errors import StorageError
 from db.files import write_whole
+from db.room import Room
 from db.states import PilotState, Verdict
 from pilot import host
 from pilot.agent.messages import Ended
+from pilot.backups import back_up_if_due
 from pilot.campaign.planner import Protocol
 from pilot.campaign.summary import summarise
 from pilot.folder import Folder
 from pilot.ledger import Ledger
-from pilot.snapshot import CampaignStatus, FailureStatus, NodeStatus, PilotStatus, RunningStatus, Snapshot
+from pilot.scheduler.policy import Clock
+from pilot.snapshot import CampaignStatus, FailureStatus, NodeStatus, PilotStatus, RoomStatus, RunningStatus, Snapshot
 
 log = logging.getLogger("pilot")
 
@@ -75,6 +80,7 @@ class Publisher:
         self._copy_every_s = COPY_LEAST_S
         self._campaign: CampaignStatus | None = None
         self._failures: list[FailureStatus] = []
+        self._room: Room | None = None
         self._useful_core_s = 0.0
         self._reserved = CoreTime(host.monotonic() - held_s)
 
@@ -83,6 +89,11 @@ class Publisher:
         self._changed = True
         self._copy_stale = True
 
+    def room_changed(self) -> None:
+        """Attempts were packed, or what lies beside them was counted."""
+        self._room = None
+        self.changed()
+
     def set_state(self, state: PilotState, remark: str) -> None:
         """The pilot drains, goes on, or has ended."""
         if self._pilot is not None:
@@ -90,8 +101,8 @@ class Publisher:
             self._pilot.remark = remark
         self.changed()
 
-    def set_end(self, at: float) -> None:
-        """The end of the allocation has become known, or has moved."""
+    def set_end(self, at: float | None) -> None:
+        """The end has become known, has moved, or is gone (None)."""
         if self._pilot is not None:
             self._pilot.ends_at = at
         self.changed()
@@ -112,23 +123,26 @@ class Publisher:
             )
 
     def count(self, message: Ended, cores: int) -> None:
-        """An attempt has ended: useful core-time is that of attempts that are done."""
+        """An attempt has ended: its files count, and useful core-time is that of attempts that are done."""
+        if self._room is not None:
+            files, size = self._room.files + message.files, self._room.bytes + message.bytes
+            self._room = replace(self._room, files=files, bytes=size)
         if message.judgement.verdict is Verdict.DONE:
             self._useful_core_s += message.end.wall_s * cores
 
-    def publish_if_due(self, ledger: Ledger) -> None:
+    def publish_if_due(self, ledger: Ledger, clock: Clock) -> None:
         """Publish when there is something new, or to show that we live."""
         # not by the clock on the wall: it may be set back, and nothing would be published until it has caught up
         age = host.monotonic() - self._published_at
         if age >= STALE_S or (self._changed and age >= FRESH_S):
-            self._publish_snapshot(ledger)
+            self._publish_snapshot(ledger, clock)
         if self._copy_stale and host.monotonic() - self._copied_at >= self._copy_every_s:
             self._publish_copy(ledger)
 
-    def publish(self, ledger: Ledger) -> None:
+    def publish(self, ledger: Ledger, clock: Clock) -> None:
         """Publish all, now."""
         self.changed()
-        self._publish_snapshot(ledger)
+        self._publish_snapshot(ledger, clock)
         self._publish_copy(ledger)
 
     def _publish_copy(self, ledger: Ledger) -> None:
@@ -137,6 +151,7 @@ class Publisher:
             # so that the copy's ends of attempts and its core-time are of the same moment
             self.record_seen(ledger)
             self._writer.publish_copy(self._folder.copy)
+            back_up_if_due(self._folder)
         except StorageError as error:
             # the copy is for readers: the pilot can do without, and says so
             self._warn(error)
@@ -144,12 +159,14 @@ class Publisher:
         self._copied_at = host.monotonic()
         self._copy_every_s = max(COPY_LEAST_S, (host.monotonic() - began) / COPY_SHARE)
 
-    def _publish_snapshot(self, ledger: Ledger) -> None:
+    def _publish_snapshot(self, ledger: Ledger, clock: Clock) -> None:
+        # nobody must show what is not true any more
+        self._writer.demand()
         if self._changed:
             with self._writer.reading() as connection:
                 self._read(connection)
             self._changed = False
-        snapshot = self._snapshot(ledger)
+        snapshot = self._snapshot(ledger, clock)
         self._published_at = host.monotonic()
         try:
             write_whole(self._folder.status, snapshot.to_json(), durable=False)
@@ -169,16 +186,25 @@ class Publisher:
         if self._protocol is not None:
             self._campaign = summarise(connection, self._protocol)
         failures = attempt_table.read_latest_failures(connection, 5)
+        if self._room is None:
+            # of all attempts: asked for only when they were packed
+            self._room = room_table.read_room(connection)
         self._failures = [FailureStatus(task.id, task.name, why) for task, why in failures]
 
-    def _snapshot(self, ledger: Ledger) -> Snapshot:
+    def _snapshot(self, ledger: Ledger, clock: Clock) -> Snapshot:
         reactor, now = ledger.reactor, host.now()
         tasks: dict[str, dict[str, int]] = {}
         for (kind, state), number in reactor.graph.counts.items():
             if number:
                 tasks.setdefault(kind.value, {})[state.value] = number
         nodes = [
-            NodeStatus(node.name, len(node.cores), len(node.cores) - len(node.free_cores), node.memory_mb)
+            NodeStatus(
+                node.name,
+                len(node.cores),
+                len(node.cores) - node.free.count,
+                node.memory_mb,
+                quarantined=reactor.pool.closed.get(node.name, ""),
+            )
             for node in reactor.pool.nodes.values()
         ]
         nodes += [NodeStatus(name, 0, 0, 0, lost=why) for name, why in ledger.lost.items()]
@@ -200,10 +226,19 @@ class Publisher:
             pilot=self._pilot,
             nodes=nodes,
             tasks=tasks,
-            why_waiting={kind.value: reasons for kind, reasons in reactor.why_waiting().items()},
+            why_waiting={kind.value: reasons for kind, reasons in reactor.why_waiting(clock).items()},
             running=running,
             failures=self._failures,
             campaign=self._campaign,
             useful_core_s=self._useful_core_s,
             reserved_core_s=self._reserved.until(host.monotonic(), reactor.pool.total_cores()),
+            room=None if self._room is None else _status_of(self._room),
         )
+
+
+def _status_of(room: Room) -> RoomStatus:
+    files, size = room.beside or (None, None)
+    archives = room.archives or {}
+    return RoomStatus(
+        room.files, room.bytes, room.packed, len(archives), sum(archives.values()), other_files=files, other_bytes=size
+    )

@@ -25,6 +25,7 @@ from pilot import host
 from pilot.agent.agent import Agent
 from pilot.agent.comm import NOT_HEARD, resign, serve
 from pilot.agent.peers import join_world
+from pilot.folder import keep_mode
 from pilot.forsaken import WITNESSES, end_forsaken_job
 from pilot.plan import Plan, read_plan
 from pilot.slurm.client import Slurm
@@ -48,6 +49,7 @@ def _tell(**event: Any) -> None:
 
 
 def _live(plan: Plan, node: str) -> None:
+    keep_mode(Path(plan.settings.root))
     agent = Agent(plan.settings, engine, node, grant=plan.nodes.get(node))
     peers = join_world(len(plan.nodes), lambda library: _tell(ev="joining", library=library))
     if peers.rank == 0:

@@ -9,13 +9,14 @@ from pilot.agent.agent import Agent
 from pilot.agent.comm import MpiComm
 from pilot.agent.peers import Peers
 from pilot.config import read_config
+from pilot.drain import Urgency
 from pilot.folder import Folder
 from pilot.lease import lease_of
 from pilot.opening import open_database, status_of
 from pilot.orders import DrainOrder, Orders, from_line
 from pilot.plan import Plan
 from pilot.session import manage
-from pilot.terms import terms_of
+from pilot.terms import ends_of, terms_of
 
 
 class PipedOrders(Orders):
@@ -36,7 +37,7 @@ class PipedOrders(Orders):
                 break
             if not content:
                 self._open = False
-                self.put(DrainOrder("its supervisor has died", at_once=True))
+                self.put(DrainOrder("its supervisor has died", Urgency.NOW))
                 break
             *lines, self._half = (self._half + content).split(b"\n")
             for line in lines:
@@ -54,7 +55,7 @@ def manage_nodes(plan: Plan, agent: Agent, peers: Peers) -> str:
     config = read_config(folder.config).wishing(walltime=plan.walltime_s, cores=plan.cores)
     lease = lease_of(folder, plan.nonce)
     began_at = host.now()
-    terms = terms_of(config, began_at=began_at, starts_at=plan.starts_at, ends_at=plan.ends_at)
+    terms = terms_of(config, began_at=began_at, starts_at=plan.starts_at, ends=ends_of(plan.ends))
     with open_database(folder, config, lease, plan.settings.epoch) as opened:
         comm = MpiComm(agent, peers, plan.nodes, plan.silence_s)
         status = status_of(lease, plan.settings.epoch, began_at)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, InterfaceError, ProgrammingError
 
 from db import pilot_table, task_table
@@ -16,8 +17,11 @@ from db.errors import InputError, PilotError
 from db.records import NewTask, Resources, Structure
 from db.states import EdgeKind, TaskKind, TaskState
 from pilot.campaign.planner import PRIORITY
+from pilot.drain import Urgency
+from pilot.durations import say_duration
 from pilot.ledger import Ledger
 from pilot.mailbox import Request
+from pilot.orders import DrainOrder
 from pilot.turn import Turn
 
 Answer = dict[str, Any]
@@ -33,8 +37,9 @@ UNFIT = (IntegrityError, InterfaceError, ProgrammingError)
 class Steering:
     """What the loop of the pilot itself is asked to do: None of it where no pilot runs."""
 
-    drain: Callable[[str, bool], None]
-    resume: Callable[[], bool]
+    drain: Callable[[Connection, DrainOrder], None]
+    end_by: Callable[[float], None]
+    resume: Callable[[Connection], bool]
 
 
 def apply(request: Request, ledger: Ledger, turn: Turn, steering: Steering | None) -> Answer:
@@ -86,21 +91,49 @@ def _do(request: Request, ledger: Ledger, turn: Turn, steering: Steering | None)
             ids = _ids(arguments["tasks"]) or _failed(turn)
             turn.retry(ids)
             return {"ok": True, "said": f"to be tried again: {_listed(ids)}" if ids else "no task has failed"}
-        case "drain" | "resume":
-            return _steer(request, steering)
+        case "drain" if arguments.get("by") is not None:
+            return _end_by(_moment(arguments["by"], turn.at), turn, steering)
+        case "drain":
+            return _drain(turn, steering, now=bool(arguments.get("now")))
+        case "resume":
+            return _resume(turn, steering)
     raise InputError(f"a pilot does not know the request {request.verb!r}", next_step="use the same version of pilot")
 
 
-def _steer(request: Request, steering: Steering | None) -> Answer:
+def _drain(turn: Turn, steering: Steering | None, *, now: bool) -> Answer:
     if steering is None:
         return {"ok": False, "said": "no pilot is alive in this folder", "next": "`pilot run` starts one", "code": 5}
-    if request.verb == "drain":
-        now = bool(request.arguments.get("now"))
-        steering.drain("pilot drain", now)
-        said = "nothing new starts; what runs may finish" if not now else "what runs is ended, and runs again later"
-        return {"ok": True, "said": f"draining: {said}"}
-    if steering.resume():
+    steering.drain(turn.connection, DrainOrder("pilot drain", Urgency.NOW if now else Urgency.WISH))
+    said = "nothing new starts; what runs may finish" if not now else "what runs is ended, and runs again later"
+    return {"ok": True, "said": f"draining: {said}"}
+
+
+def _end_by(at: float, turn: Turn, steering: Steering | None) -> Answer:
+    """It is an end like that of the allocation: until then all that fits still starts."""
+    pilot_table.end_by(turn.connection, at)
+    left = say_duration(at - turn.at)
+    if steering is None:
+        return {"ok": True, "said": f"no pilot is alive; whichever works here next will have ended in {left}"}
+    steering.end_by(at)
+    return {"ok": True, "said": f"the pilot will have ended in {left}; until then it starts what will be done in time"}
+
+
+def _moment(given: Any, now: float) -> float:
+    at = _seconds(given)
+    if at <= now:
+        raise InputError("that time has passed", next_step="`pilot drain` ends the pilot now; nothing was changed")
+    return at
+
+
+def _resume(turn: Turn, steering: Steering | None) -> Answer:
+    had_end = pilot_table.wished_end(turn.connection) is not None
+    pilot_table.end_by(turn.connection, None)
+    if steering is not None and steering.resume(turn.connection):
         return {"ok": True, "said": "the pilot starts tasks again"}
+    if had_end:
+        return {"ok": True, "said": "the time of `pilot drain --by` is taken back"}
+    if steering is None:
+        return {"ok": False, "said": "no pilot is alive in this folder", "next": "`pilot run` starts one", "code": 5}
     return {"ok": False, "said": "the pilot is not draining", "next": "`pilot status`", "code": 5}
 
 

@@ -86,17 +86,27 @@ class ResourcesTables(Table):
         table: ResourcesTable = getattr(self, kind.value)
         return table
 
+    def guesses(self) -> dict[TaskKind, float]:
+        """What tasks of a kind are expected to need, until some are done."""
+        return {kind: table.time_request for kind, table in self._by_kind() if table.time_request is not None}
+
+    def limits(self) -> dict[TaskKind, float]:
+        """What ends tasks of a kind when they hang."""
+        return {kind: table.time_limit for kind, table in self._by_kind() if table.time_limit is not None}
+
+    def _by_kind(self) -> list[tuple[TaskKind, ResourcesTable]]:
+        return [(kind, self.of(kind)) for kind in TaskKind if kind.value in type(self).model_fields]
+
     def launchers(self) -> dict[TaskKind, str]:
         """The MPI launchers that were named for kinds of tasks."""
-        named = {kind: self.of(kind).mpi for kind in TaskKind if kind.value in type(self).model_fields}
-        return {kind: name for kind, name in named.items() if name is not None}
+        return {kind: table.mpi for kind, table in self._by_kind() if table.mpi is not None}
 
 
 class RetriesTable(Table):
     """How often a task is tried again, by what went wrong; what is interrupted from outside costs nothing."""
 
     crashed: int = Field(2, ge=0, description="the program ended badly")
-    not_converged: int = Field(1, ge=0, description="tried again with softer settings")
+    not_converged: int = Field(2, ge=0, description="tried again with softer settings")
     out_of_memory: int = Field(1, ge=0, description="tried again with twice the memory")
     timeout: int = Field(1, ge=0, description="its time limit ended it")
     bad_input: int = Field(0, ge=0, description="its input cannot be used")
@@ -113,6 +123,7 @@ class RunTable(Table):
     cores: int | None = Field(
         None,
         ge=1,
+        le=100_000,
         description="so many of this machine's cores; without it, all; more than it has: tasks share them, unpinned",
     )
     memory_mb: int | None = Field(None, ge=1, description="use so much memory; without it, what is there")
@@ -125,6 +136,12 @@ class RunTable(Table):
     soft_stop: Seconds = Field(20.0, description="a task that is asked to stop in its own way gets this long")
     mpi: MpiLauncherName = Field("auto", description="how MPI programs are started; auto: by what they are linked with")
     mpi_arguments: list[str] = Field([], description="arguments that this site wants its MPI launcher to be given")
+    max_output_mb: int = Field(
+        2000,
+        ge=0,
+        description="a task that writes more to its standard output and error is ended, and their beginning and end "
+        "are kept; 0: no limit",
+    )
     hyperthreads: bool = Field(False, description="use all hardware threads of a core, not one")
     env: dict[str, str] = Field({}, description="environment for every task")
     world: Literal["auto", "local", "srun", "mpiexec", "mpirun"] = Field(
@@ -135,3 +152,5 @@ class RunTable(Table):
     silence: Annotated[Seconds, Field(ge=5)] = Field(
         20.0, description="a node that is not heard for so long is lost: its tasks run elsewhere"
     )
+    pack: bool = Field(True, description="finished runs, but the newest, are packed into zip files under runs/packed/")
+    pack_up_to_mb: int = Field(1000, ge=0, description="the folder of a run that holds more MB stays as it is")

@@ -8,6 +8,7 @@ from pilot.agent.comm import Comm
 from pilot.manager import Manager, Shared
 from pilot.opening import Opened
 from pilot.orders import Orders
+from pilot.packer import packer_of
 from pilot.publisher import Publisher
 from pilot.snapshot import PilotStatus, Snapshot
 from pilot.terms import Terms
@@ -31,7 +32,7 @@ def manage(
     Raises:
         PilotError: the database, the disk or the lease was lost; what was committed is safe.
     """
-    status.ends_at = terms.ends_at
+    status.ends_at = terms.ends.at
     try:
         opened.ledger.load()
         # a hundred thousand tasks live as long as we do: the garbage collector need not look at them again and again
@@ -39,9 +40,12 @@ def manage(
         gc.freeze()
         held_s = 0.0 if terms.starts_at is None else max(0.0, host.now() - terms.starts_at)
         publisher = Publisher(opened.folder, opened.writer, opened.protocol, status, observer, held_s=held_s)
-        shared = Shared(opened.folder, opened.lease, opened.writer, opened.ledger, comm, publisher, orders, terms)
-        manager = Manager(shared)
-        why = manager.run()
+        with packer_of(opened.folder, opened.writer, opened.config.run, publisher.room_changed) as packer:
+            shared = Shared(
+                opened.folder, opened.lease, opened.writer, opened.ledger, comm, publisher, packer, orders, terms
+            )
+            manager = Manager(shared)
+            why = manager.run()
     finally:
         comm.close()
     manager.finish(why)

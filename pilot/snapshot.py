@@ -29,13 +29,17 @@ class PilotStatus:
 
 @dataclass(slots=True)
 class NodeStatus:
-    """A node and how busy it is; ``lost`` says why it was written off, and is empty while it is there."""
+    """A node and how busy it is.
+
+    ``lost`` says why it was written off, ``quarantined`` why it gets nothing new; empty where that is not so.
+    """
 
     name: str
     cores: int
     busy_cores: int
     memory_mb: int
     lost: str = ""
+    quarantined: str = ""
 
 
 @dataclass(slots=True)
@@ -98,6 +102,26 @@ class CampaignStatus:
 
 
 @dataclass(slots=True)
+class RoomStatus:
+    """How many files pilots have made in the campaign folder, as quotas count them (folders too), and their bytes.
+
+    Attributes:
+        run_files, run_bytes: of the runs that have ended and have folders of their own, as they were at their ends.
+        packed: runs that lie in archives.
+        archives, archive_bytes: of these.
+        other_files, other_bytes: what lies outside of runs/, counted now and then; None: not yet.
+    """
+
+    run_files: int = 0
+    run_bytes: int = 0
+    packed: int = 0
+    archives: int = 0
+    archive_bytes: int = 0
+    other_files: int | None = None
+    other_bytes: int | None = None
+
+
+@dataclass(slots=True)
 class Snapshot:
     """All that status shows.
 
@@ -117,6 +141,7 @@ class Snapshot:
     campaign: CampaignStatus | None = None
     useful_core_s: float = 0.0
     reserved_core_s: float = 0.0
+    room: RoomStatus | None = None
 
     def to_json(self) -> str:
         """The text of status.json."""
@@ -149,6 +174,14 @@ def read_snapshot(folder: Folder) -> Snapshot | None:
         raise _unreadable(folder) from error
 
 
+def last_snapshot(folder: Folder) -> Snapshot | None:
+    """As :func:`read_snapshot`, for who can do without: None also if it cannot be read (a loss of power, say)."""
+    try:
+        return read_snapshot(folder)
+    except StorageError:
+        return None
+
+
 def _unreadable(folder: Folder) -> StorageError:
     return StorageError(
         "the status is not readable",
@@ -170,5 +203,6 @@ def _snapshot(data: dict[str, Any]) -> Snapshot:
             "running": [RunningStatus(**entry) for entry in data["running"]],
             "failures": [FailureStatus(**entry) for entry in data["failures"]],
             "campaign": campaign,
+            "room": None if data.get("room") is None else RoomStatus(**data["room"]),
         }
     )

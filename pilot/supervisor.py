@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from db.errors import InputError
 from pilot import host
 from pilot.agent.agent import Agent
 from pilot.agent.comm import LocalComm
 from pilot.config import Config
+from pilot.drain import LEAST_RESERVE_S, TERM_S, Urgency, last_moment
+from pilot.durations import say_duration
 from pilot.end_watch import watched_end
 from pilot.folder import Folder
 from pilot.lease import Lease
@@ -25,13 +28,19 @@ from pilot.orders import DrainOrder, Orders
 from pilot.session import Observer, manage
 from pilot.slurm.allocation import Allocation, NodeGrant, from_environment
 from pilot.terms import terms_of
-from pilot.worlds import Worlds
+from pilot.worlds import Worlds, ends_at_the_start
 from tasks.registry import engine
 
 log = logging.getLogger("pilot")
 
-#: signals that come from somebody who has typed something
+#: how signals are called, where that is not by their name, and what they mean
 _SAID = {signal.SIGINT: "Ctrl-C", signal.SIGUSR2: "pilot drain"}
+_MEANS = {
+    signal.SIGINT: Urgency.WISH,
+    signal.SIGUSR2: Urgency.WISH,
+    signal.SIGUSR1: Urgency.WARNING,
+    signal.SIGTERM: Urgency.HURRY,
+}
 
 
 def run_pilot(
@@ -52,9 +61,11 @@ def run_pilot(
 
     Raises:
         HeldError: a pilot holds the folder.
+        InputError: the wall time is too short to end in order.
         PilotError: the folder, the configuration or the allocation cannot be used; or the database, the disk or the
             lease was lost on the way.
     """
+    _demand_time(config)
     allocation = from_environment(os.environ)
     orders = Orders()
     with held_folder(folder, "run") as lease, _signals(orders), _end_of(allocation, orders):
@@ -67,6 +78,17 @@ def run_pilot(
         if here is not None and (len(allocation.nodes) == 1 or config.run.world == "local"):
             return _run_here(folder, config, lease, orders, allocation, on_snapshot)
         return Worlds(folder, config, lease, orders, allocation, on_snapshot).run()
+
+
+def _demand_time(config: Config) -> None:
+    run = config.run
+    if run.walltime is not None and last_moment(run.walltime, run.walltime, run.soft_stop) <= 0.0:
+        least = run.soft_stop + TERM_S + LEAST_RESERVE_S
+        raise InputError(
+            f"{say_duration(run.walltime)} leaves no time for any task: to end in order takes {say_duration(least)}",
+            where="--walltime, or run.walltime in pilot.toml",
+            next_step="give it more time, or make run.soft_stop shorter",
+        )
 
 
 def _run_here(
@@ -87,7 +109,7 @@ def _run_here(
             config,
             began_at=status.started_at,
             starts_at=None if allocation is None else allocation.starts_at or host.began_at(),
-            ends_at=None if allocation is None else allocation.ends_at,
+            ends=ends_at_the_start(allocation),
         )
         return manage(opened, LocalComm(agent), orders, terms, status, observer)
 
@@ -101,21 +123,25 @@ def _this_node(allocation: Allocation) -> NodeGrant | None:
 def _end_of(allocation: Allocation | None, orders: Orders) -> contextlib.AbstractContextManager[None]:
     if allocation is None:
         return contextlib.nullcontext()
-    return watched_end(allocation.job_id, os.environ, orders)
+    return watched_end(allocation, os.environ, orders)
 
 
 @contextmanager
 def _signals(orders: Orders) -> Iterator[None]:
-    """Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 drain; a second Ctrl-C or SIGTERM ends what runs at once."""
+    """Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 drain; a second Ctrl-C or SIGTERM ends what runs at once.
+
+    SIGUSR1 is SLURM's warning that the end is near, as the batch script asks for it; SIGUSR2 comes from `pilot drain`;
+    SIGTERM from who will kill soon (scancel, a machine that is shut down).
+    """
     heard: list[int] = []
 
     def drain(number: int, _frame: FrameType | None) -> None:
         again = number in heard and number in {signal.SIGINT, signal.SIGTERM}
         heard.append(number)
-        orders.put(DrainOrder(_SAID.get(signal.Signals(number)) or signal.Signals(number).name, at_once=again))
+        sent = signal.Signals(number)
+        orders.put(DrainOrder(_SAID.get(sent, sent.name), Urgency.NOW if again else _MEANS[sent]))
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    before = {number: signal.signal(number, drain) for number in numbers}
+    before = {number: signal.signal(number, drain) for number in _MEANS}
     try:
         yield
     finally:

@@ -9,14 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Repeat = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
+#: upper ends here and below are where memory would be gone before anything is refused
+Repeat = Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(min_length=3, max_length=3)]
 Positive = Annotated[float, Field(gt=0)]
 
 
 class Table(BaseModel):
     """A table of pilot.toml: unknown keys are mistakes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # TOML has inf and nan: nothing here can be either
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CampaignTable(Table):
@@ -52,9 +54,9 @@ class CrystalTable(Table):
 class InitialTable(Table):
     """The data before the first exploration: strained and rattled cells, all labelled."""
 
-    train: int = Field(20, ge=2, description="number of strained cells for the first potential")
+    train: int = Field(20, ge=2, le=100_000, description="number of strained cells for the first potential")
     holdout: int = Field(
-        10, ge=0, description="cells set aside, labelled once, never trained on: errors are measured here"
+        10, ge=0, le=100_000, description="cells set aside, labelled once, never trained on: errors are measured here"
     )
     repeat: Repeat = Field([1, 1, 2], description="multiple of the cell along its three vectors")
     cell: Literal["primitive", "conventional"] = Field("primitive", description="which cell is repeated")
@@ -83,7 +85,7 @@ class StageTable(Table):
     cell: Literal["primitive", "conventional"] = Field("primitive", description="which cell is repeated")
     temperatures: list[Positive] = Field(min_length=1, description="K; one exploration for each (T, P)")
     pressures: list[float] = Field([1.0], min_length=1, description="bar; ignored when explore.ensemble is nvt")
-    replicas: int = Field(1, ge=1, description="explorations for each (T, P), with different seeds")
+    replicas: int = Field(1, ge=1, le=10_000, description="explorations for each (T, P), with different seeds")
     steps: int | None = Field(None, ge=1, description="MD steps of each exploration; without it, explore.steps")
     max_generations: int = Field(20, ge=1, description="after this many the stage ends as not converged")
     kpoints: Repeat | None = Field(None, description="k-grid of this stage; without it, from the engine's k-spacing")
@@ -209,7 +211,7 @@ class TrainTable(Table):
         description="Å; inner end of the radial basis, frozen: choose it below any distance to come"
     )
     max_dist: Positive = Field(5.0, description="Å; cutoff radius")
-    radial_basis_size: int = Field(8, ge=1, description="number of Chebyshev polynomials")
+    radial_basis_size: int = Field(8, ge=1, le=100, description="number of Chebyshev polynomials")
     iterations: int = Field(100, ge=1, description="BFGS steps of each fit after the first")
     first_iterations: int = Field(300, ge=1, description="BFGS steps of the first fit, which starts from nothing")
     weights: WeightsTable = Field(WeightsTable(), description="weights of the fit")

@@ -3,7 +3,7 @@
 What is to be acted on (start this, end that) is collected and comes out only after the commit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
@@ -12,11 +12,14 @@ from db import attempt_table, task_table
 from db.errors import InputError, MissingError, StateError
 from db.records import Attempt, Edge, NewTask, Task, Transition
 from db.states import TERMINAL, Event, TaskKind, TaskState, Verdict
+from pilot.agent.losses import as_its_fault, was_lost
 from pilot.agent.messages import Ended
 from pilot.campaign.driver import Driver, FollowUps
 from pilot.folder import Folder
 from pilot.scheduler.policy import Clock, Placement
 from pilot.scheduler.reactor import Outcome, Reactor
+from pilot.scheduler.suspects import Suspects
+from tasks.protocol import Judgement
 from tasks.registry import engine
 
 
@@ -42,11 +45,13 @@ class Actions:
     Attributes:
         start: attempts to be started.
         stop: ids of attempts whose tasks were cancelled.
+        discard: folders of attempts that no other will go on from.
         said: remarks for the log.
     """
 
     start: list[Running] = field(default_factory=list)
     stop: list[int] = field(default_factory=list)
+    discard: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
 
@@ -61,6 +66,7 @@ class Memory:
         running: the attempts under way, by id.
         attempts_of: how many attempts an open task has had, where it has had any.
         resume_from: the folder of an interrupted attempt from which the next one of a task can go on.
+        suspects: open tasks that were lost with their nodes or pilots, again and again.
         last_attempt: attempt ids only grow.
     """
 
@@ -70,6 +76,7 @@ class Memory:
     running: dict[int, Running] = field(default_factory=dict)
     attempts_of: dict[int, int] = field(default_factory=dict)
     resume_from: dict[int, str] = field(default_factory=dict)
+    suspects: Suspects = field(default_factory=Suspects)
     last_attempt: int = 0
 
     def next_attempt_id(self) -> int:
@@ -108,17 +115,21 @@ class Turn:
         """Attempts have ended and were judged: record them, and all that follows."""
         finished: list[tuple[Running, Ended, Attempt]] = []
         outcomes: list[Outcome] = []
-        for message in ended:
+        suspects = self._memory.suspects.among(self._memory.running_tasks()) if self._memory.suspects else set()
+        for told in ended:
             # an end that is reported twice counts once
-            entry = self._memory.running.pop(message.attempt_id, None)
+            entry = self._memory.running.pop(told.attempt_id, None)
             if entry is None:
                 continue
+            message = self._blamed(entry.task.id, told, suspects)
             attempt = _finish(entry.attempt, message, self.at)
             judgement = message.judgement
             outcomes.append(
-                self._reactor.attempt_ended(entry.task.id, judgement.verdict, judgement.reason, attempt.wall_s)
+                self._reactor.attempt_ended(
+                    entry.task.id, judgement.verdict, judgement.reason, attempt.wall_s, resumable=attempt.resumable
+                )
             )
-            self._soften(entry.task, judgement.verdict, outcomes[-1])
+            self._soften(entry.task, judgement, outcomes[-1])
             self._remember_where_to_go_on(attempt)
             finished.append((entry, message, attempt))
         attempt_table.record_ends(self.connection, [attempt for _, _, attempt in finished])
@@ -135,6 +146,7 @@ class Turn:
         self._demand(task_ids)
         outcome = self._reactor.cancel(task_ids, reason)
         self._record(outcome)
+        self._go_on_nowhere(task_ids)
         by_task = self._memory.running_tasks()
         self.actions.stop += [by_task[task_id].attempt.id for task_id in outcome.stop if task_id in by_task]
         self._labels_changed(task_table.read_tasks(self.connection, task_ids).values())
@@ -167,6 +179,18 @@ class Turn:
             self._record(self._reactor.revive(tasks[task_id], needs, children))
             self.flush()
 
+    def pardon(self, failures: Iterable[tuple[int, Verdict]]) -> None:
+        """Failures that were the fault of a node are not charged; who has failed for good by them lives again."""
+        self.flush()
+        ended: set[int] = set()
+        for task_id, verdict in failures:
+            if task_id in self._reactor.graph.entries:
+                self._record(self._reactor.pardon(task_id, verdict))
+            else:
+                ended.add(task_id)
+        states = task_table.states_of(self.connection, ended)
+        self.retry([task_id for task_id in sorted(ended) if states.get(task_id) is TaskState.FAILED])
+
     def add(self, new: Sequence[NewTask]) -> list[Task]:
         """Insert tasks.
 
@@ -183,7 +207,8 @@ class Turn:
 
     def start(self, clock: Clock) -> None:
         """Start what may start now."""
-        placements, transitions = self._reactor.schedule(clock)
+        with self._reactor.graph.ready.without(self._held_back()):
+            placements, transitions = self._reactor.schedule(clock)
         if not placements:
             return
         self._record(Outcome(transitions))
@@ -198,12 +223,28 @@ class Turn:
             self.actions.start.append(entry)
         attempt_table.record_starts(self.connection, [entry.attempt for entry in self.actions.start])
 
+    def _held_back(self) -> list[int]:
+        """Ready tasks that must wait until it is known of others whether they take their nodes with them."""
+        suspects = self._memory.suspects
+        return suspects.held_back(self._reactor.graph.ready, self._memory.running_tasks()) if suspects else []
+
+    def _blamed(self, task_id: int, message: Ended, suspects: Collection[int]) -> Ended:
+        """The end as it counts: a loss is the fault of the only suspect that ran."""
+        lost = was_lost(message)
+        losses = self._memory.suspects.ended(task_id, message.judgement.verdict, lost=lost)
+        return as_its_fault(message, losses) if lost and suspects == {task_id} else message
+
     def _remember_where_to_go_on(self, attempt: Attempt) -> None:
         """An attempt that was interrupted before it had anything to go on from takes nothing from those before."""
         if attempt.resumable:
             self._memory.resume_from[attempt.task_id] = attempt.directory
-        elif attempt.verdict is not Verdict.INTERRUPTED:
-            self._memory.resume_from.pop(attempt.task_id, None)
+        if attempt.verdict is not Verdict.INTERRUPTED or attempt.task_id not in self._reactor.graph.entries:
+            self._go_on_nowhere([attempt.task_id])
+
+    def _go_on_nowhere(self, task_ids: Iterable[int]) -> None:
+        """These tasks have ended, or begin afresh: what their attempts kept is for nobody."""
+        kept = (self._memory.resume_from.pop(task_id, None) for task_id in task_ids)
+        self.actions.discard += [directory for directory in kept if directory is not None]
 
     def _new_attempt(self, placement: Placement) -> Attempt:
         attempt_id = self._memory.next_attempt_id()
@@ -226,6 +267,7 @@ class Turn:
         for entry, _, _ in finished:
             if entry.task.id not in self._reactor.graph.entries:
                 self._memory.attempts_of.pop(entry.task.id, None)
+                self._memory.suspects.forget(entry.task.id)
         driver = self._memory.driver
         if driver is None:
             return
@@ -255,6 +297,7 @@ class Turn:
             self._record(Outcome(self._reactor.graph.release(task_id, "enough of what it needs is done")))
         for task_id, why in follow_ups.cancel:
             self._record(self._reactor.cancel([task_id], why))
+            self._go_on_nowhere([task_id])
         self.actions.said += follow_ups.said
 
     def _record(self, *outcomes: Outcome) -> None:
@@ -265,11 +308,12 @@ class Turn:
             for task_id, resources in outcome.resources.items():
                 task_table.record_change(self.connection, task_id, memory_mb=resources.memory_mb)
 
-    def _soften(self, task: Task, verdict: Verdict, outcome: Outcome) -> None:
+    def _soften(self, task: Task, judgement: Judgement, outcome: Outcome) -> None:
         """Where the engine offers a remedy for what went wrong, the next attempt uses it."""
         if not any(transition.event is Event.RETRIED for transition in outcome.transitions):
             return
-        softer = engine(task.engine).soften(task.spec, verdict, outcome.tries[task.id][verdict])
+        verdict = judgement.verdict
+        softer = engine(task.engine).soften(task.spec, verdict, outcome.tries[task.id][verdict], judgement.reason)
         if softer is not None:
             task_table.record_change(self.connection, task.id, spec=dict(softer))
             self.actions.said.append(f"task {task.id} ({task.name}): {verdict}; tried again with softer settings")

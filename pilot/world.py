@@ -15,7 +15,7 @@ from pilot.mpi.own_ranks import start_ranks
 from pilot.mpi.scrub import of_the_job, scrubbed
 from pilot.mpi.search import of_the_site
 from pilot.orders import Order, to_line
-from pilot.slurm.parse import unreached_nodes
+from pilot.slurm.parse import is_end_of_rank, unreached_nodes
 
 _REMEMBERED = 20
 _PATIENCE_S = 10.0
@@ -30,6 +30,7 @@ class World:
 
     Attributes:
         last_words: the last lines of its stderr.
+        broken: one of the ranks is said there to have ended.
         unreached: the nodes of which srun has said there that they cannot be reached.
         manager: process id and start of rank 0, once it is ready and if it lives on this machine.
         step: SLURM's name of the step, once it is known; else "".
@@ -57,6 +58,7 @@ class World:
         for descriptor in self._halves:
             self._poll.register(descriptor, select.POLLIN)
         self.last_words: deque[str] = deque(maxlen=_REMEMBERED)
+        self.broken = False
         self.unreached: set[str] = set()
         self.manager: tuple[int, int] | None = None
         self.step = ""
@@ -81,6 +83,7 @@ class World:
                 if event is None:
                     self.last_words.append(line)
                     self.unreached.update(unreached_nodes(line))
+                    self.broken = self.broken or is_end_of_rank(line)
                 else:
                     self._note(event)
                     events.append(event)
@@ -104,8 +107,8 @@ class World:
         return [line.decode(errors="replace") for line in lines if line.strip()]
 
     def is_over(self) -> bool:
-        """Whether all have gone, or rank 0, without which there is no world."""
-        if self._process.poll() is not None:
+        """Whether all have gone, or rank 0, without which there is no world; or any before they have all met."""
+        if self._process.poll() is not None or (self.broken and not self.ready):
             return True
         return self.manager is not None and not _lives(*self.manager)
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import db.errors
+from db import pilot_table
 from db.errors import MissingError, PilotError, StorageError
-from db.states import PilotState
 from pilot import host
 from pilot.agent import monitor
 from pilot.agent.peers import CURE, WORLD
 from pilot.config import Config
+from pilot.drain import End, Ends
 from pilot.folder import Folder
 from pilot.lease import Lease
 from pilot.opening import agent_settings, begin_pilot, open_database
@@ -40,7 +41,7 @@ YOUNG_S = 120.0
 _LOOK_S = 0.2
 _LAST_WORDS_S = 2.0
 _SNAPSHOT_S = 1.0
-#: an order to drain is obeyed, and what comes of it is published, within this
+#: an order to drain is obeyed, and recorded, within this
 _OBEYED_S = 30.0
 
 
@@ -51,6 +52,11 @@ class _End:
     why: str = ""
     died: str = ""
     library: str = ""
+
+
+def ends_at_the_start(allocation: Allocation | None) -> Ends:
+    """What is known of the end of an allocation before SLURM is asked."""
+    return Ends() if allocation is None else Ends().moved(End.ALLOCATION, allocation.ends_at)
 
 
 class Worlds:
@@ -79,7 +85,7 @@ class Worlds:
         self._shown_at = 0.0
         #: what is reserved from then on has not been counted by any world
         self._since = allocation.starts_at or host.began_at()
-        self._ends_at = allocation.ends_at
+        self._ends = ends_at_the_start(allocation)
 
     def run(self) -> str:
         """See :func:`pilot.supervisor.run_pilot`.
@@ -97,7 +103,7 @@ class Worlds:
                 return end.why
             log.error("the pilot's ranks died: %s", end.died)
             published = self._published()
-            drained = self._why_drained(published)
+            drained = self._why_drained()
             if drained:
                 return f"its ranks died while it drained ({drained})"
             self._since = host.now()
@@ -121,14 +127,12 @@ class Worlds:
         ours = snapshot is not None and snapshot.pilot is not None and snapshot.pilot.id == self._epoch
         return snapshot if ours else None
 
-    def _why_drained(self, published: Snapshot | None) -> str:
-        """Why the world that has died was draining; "" if it was not. Users drain and resume without our knowing."""
-        pilot = None if published is None else published.pilot
-        if published is None or pilot is None:
-            return self._drained
-        if pilot.state == PilotState.DRAINING:
-            return pilot.remark
-        return self._drained if published.at < self._drained_at + _OBEYED_S else ""
+    def _why_drained(self) -> str:
+        """Why the world that has died was draining, or would have been; "" if it was not."""
+        with open_database(self._folder, self._config, self._lease) as opened, opened.writer.reading() as connection:
+            recorded = pilot_table.drain_of(connection, self._epoch)
+        # an order that it took with it into its grave; later than that, a user may have resumed
+        return recorded or (self._drained if host.now() < self._drained_at + _OBEYED_S else "")
 
     def _nodes_that_are_left(self, before: tuple[str, ...], published: Snapshot | None) -> tuple[str, ...]:
         living = self._slurm.living_nodes(self._allocation.job_id) or before
@@ -167,6 +171,8 @@ class Worlds:
 
     def _plan(self, nodes: tuple[str, ...]) -> Plan:
         run, allocation = self._config.run, self._allocation
+        # the manager of a world that has died may only be frozen, on a node that does not answer
+        self._lease.took_over = self._lease.took_over or self._epoch > 0
         with open_database(self._folder, self._config, self._lease) as opened:
             begin_pilot(opened)
             settings = agent_settings(opened)
@@ -177,7 +183,7 @@ class Worlds:
             nodes={node.name: node for node in allocation.nodes if node.name in nodes},
             silence_s=run.silence,
             starts_at=self._since,
-            ends_at=self._ends_at,
+            ends={end.value: at for end, at in self._ends.moments.items()},
             walltime_s=run.walltime,
             cores=run.cores,
         )
@@ -216,7 +222,7 @@ class Worlds:
             case DrainOrder():
                 self._drained, self._drained_at = order.why, host.now()
             case EndOrder():
-                self._ends_at = order.at
+                self._ends = self._ends.moved(order.end, order.at)
 
     def _hear_last_words(self, world: World, end: _End) -> None:
         """What rank 0 said before it left may take its time through the launcher."""

@@ -12,6 +12,10 @@ BY_US: Mapping[Cause, tuple[Verdict, str]] = MappingProxyType(
         Cause.CANCEL: (Verdict.CANCELLED, "cancelled"),
         Cause.TIMEOUT: (Verdict.TIMEOUT, "it ran longer than its time limit"),
         Cause.MEMORY: (Verdict.OUT_OF_MEMORY, "it used more memory than it had asked for"),
+        Cause.OUTPUT: (
+            Verdict.CRASHED,
+            "it wrote more to its standard output than run.max_output_mb allows; its beginning and end were kept",
+        ),
         Cause.DRAIN: (Verdict.INTERRUPTED, "stopped by the drain"),
         Cause.LOST: (Verdict.INTERRUPTED, "nobody saw it end"),
     }

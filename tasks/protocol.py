@@ -20,6 +20,8 @@ class Cause(StrEnum):
 
     TIMEOUT = "timeout"
     MEMORY = "memory"
+    OUTPUT = "output"
+    """It wrote more to its standard output than run.max_output_mb allows."""
     DRAIN = "drain"
     CANCEL = "cancel"
     LOST = "lost"
@@ -107,7 +109,8 @@ class Judgement:
         reason: one line for people; why it is not DONE, or empty.
         facts: small numbers for the record.
         label: for the kind *label*, when DONE.
-        resumable: for INTERRUPTED: the attempt's folder holds a state from which the next one can go on.
+        resumable: for INTERRUPTED: the attempt's folder holds a state from which the next one can go on. What of it
+            lies in :mod:`tasks.scratch` is removed when there will be no next one.
     """
 
     verdict: Verdict
@@ -141,10 +144,11 @@ class Engine(Protocol):
     def stop_softly(self, work: Work) -> bool:
         """Ask the running program to stop in its own way; False when it has none."""
 
-    def soften(self, spec: Json, verdict: Verdict, tries: int) -> Json | None:
+    def soften(self, spec: Json, verdict: Verdict, tries: int, reason: str) -> Json | None:
         """The spec for another attempt that may succeed after ``tries`` ended with ``verdict``, or None.
 
-        None means "no remedy": the attempt is repeated as it was if the budget allows.
+        ``reason`` is what the judgement of the last of them said. None means "no remedy": the attempt is repeated
+        as it was if the budget allows.
         """
 
     def find(self, settings: Json) -> "Finding":

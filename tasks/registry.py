@@ -26,6 +26,9 @@ MODULES = MappingProxyType(
     }
 )
 
+#: engines that can go on from where an interrupted attempt has stopped (``Work.previous``)
+RESUMING = frozenset({"lammps", "motep", "qe"})
+
 #: label engine → the module whose ``check_settings`` knows its table of pilot.toml
 CHECKS = MappingProxyType({"qe": "tasks.engines.qe_settings", "ase": "tasks.engines.ase_calculator"})
 

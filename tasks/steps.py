@@ -4,6 +4,7 @@ Reads task.json, does the step, and writes result.json whole, last of all, with 
 there is complete and is this attempt's. Exit code 0: done; 3: bad input, with the reason in result.json and on stderr.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from db.errors import InputError, MissingError, PilotError
-from db.files import write_whole
+from db.files import settle, write_whole
 from db.records import Json
+from tasks import checkpoint
 
 BAD_INPUT = 3
 TASK_FILE = "task.json"
@@ -53,11 +55,18 @@ def main() -> int:
     where = Path.cwd()
     task = json.loads((where / TASK_FILE).read_text())
     attempt_id = task["attempt_id"]
+    if task.get("note"):
+        print(task["note"], flush=True)
     try:
         facts = step_of(task["step"])(task["spec"], Path(task["root"]), where)
     except (InputError, MissingError) as error:
         return _refuse(where, attempt_id, str(error))
+    # what is told by the result must outlive a loss of power, too: other tasks read our files
+    settle(where.parent, where.parent.parent)
     write_whole(where / RESULT_FILE, json.dumps({"attempt_id": attempt_id, "facts": facts}))
+    if not facts.get("stopped"):
+        with contextlib.suppress(OSError):  # it is not needed any more, and may be large
+            (where / checkpoint.FILE).unlink()
     return 0
 
 

@@ -54,7 +54,7 @@ class SmallEngine:
             (work.directory / "stop").touch()
         return bool(work.spec.get("soft"))
 
-    def soften(self, spec: Json, verdict: Verdict, tries: int) -> Json | None:
+    def soften(self, spec: Json, verdict: Verdict, tries: int, reason: str) -> Json | None:
         return None
 
     def find(self, settings: Json) -> Finding:

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from started_pilot import started
 
 from db.engine import Writer, open_writer
+
+__all__ = ["started", "writer"]
 
 
 @pytest.fixture

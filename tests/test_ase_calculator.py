@@ -71,8 +71,12 @@ def test_a_label_is_what_the_calculator_says(tmp_path):
     assert ENGINE.judge(other, Exit(cause=Cause.LOST)).verdict is Verdict.INTERRUPTED
     # and enough about this one, even if nobody saw its end
     assert ENGINE.judge(task, Exit(cause=Cause.LOST)).label == label
-    assert ENGINE.judge(task, Exit(code=1)).verdict is not Verdict.DONE
     assert ENGINE.judge(task, Exit(cause=Cause.CANCEL)).verdict is Verdict.CANCELLED
+    # or its process died behind it
+    for end in (Exit(code=1), Exit(signal=11)):
+        judgement = ENGINE.judge(task, end)
+        assert (judgement.verdict, judgement.label) == (Verdict.DONE, label)
+        assert str(end.code or end.signal) in judgement.facts["ended_with"]
 
 
 def test_a_molecule_has_no_stress(tmp_path):
@@ -122,6 +126,14 @@ def test_a_crash_shows_its_last_line(tmp_path):
         '{"attempt_id": 5, "label": {"energy": NaN, "forces": [[0, 0, 0]], "stress": null}}',
         '{"attempt_id": 5, "label": {"energy": 1.0, "forces": [[0, Infinity, 0]], "stress": null}}',
         '{"attempt_id": 5, "label": {"energy": 1.0, "forces": [[0, 0]], "stress": null}}',
+        '{"attempt_id": 5, "label": {"energy": 1.0, "forces": [[0, 0, 0]], "stress": ["a", 1, 1, 1, 1, 1]}}',
+        '{"attempt_id": 5, "label": {"energy": 1.0, "forces": [[0, 0, 0]], "stress": [1, 1, 1]}}',
+        '{"attempt_id": 5, "label": {"energy": 1' + 400 * "0" + ', "forces": [[0, 0, 0]], "stress": null}}',
+        '{"attempt_id": 5, "label": [1, 2]}',
+        '{"attempt_id": 5, "problem": {"verdict": "done", "text": "x"}}',
+        '{"attempt_id": 5, "problem": "x"}',
+        100_000 * "[",
+        "\x00\x00",
     ],
 )
 def test_a_broken_result_is_never_a_label(tmp_path, broken):
@@ -146,6 +158,22 @@ def test_a_broken_result_is_never_a_label(tmp_path, broken):
 )
 def test_ends_without_a_result(tmp_path, end, verdict):
     assert ENGINE.judge(work(tmp_path, bulk("Cu")), end).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        ("OSError: [Errno 28] No space left on device", Verdict.INFRASTRUCTURE),
+        ("numpy.core._exceptions._ArrayMemoryError: Unable to allocate", Verdict.OUT_OF_MEMORY),
+        ("ZeroDivisionError: division by zero", Verdict.CRASHED),
+        ("\x1b[2J\x07 strange", Verdict.CRASHED),
+    ],
+)
+def test_the_last_line_of_its_standard_error_says_what_is_to_blame(tmp_path, line, verdict):
+    (tmp_path / "stderr").write_text(f"Traceback\n{line}\n")
+    judgement = ENGINE.judge(work(tmp_path, bulk("Cu")), Exit(code=1))
+    assert judgement.verdict is verdict
+    assert judgement.reason.isprintable()
 
 
 def test_the_settings_are_checked():

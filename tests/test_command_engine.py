@@ -113,6 +113,6 @@ def test_signals_that_we_did_not_send(tmp_path, number, verdict):
 
 def test_nothing_is_softened_and_there_is_no_soft_stop(tmp_path):
     task = work(tmp_path, ["true"])
-    assert ENGINE.soften(task.spec, Verdict.CRASHED, 1) is None
+    assert ENGINE.soften(task.spec, Verdict.CRASHED, 1, "") is None
     assert ENGINE.stop_softly(task) is False
     assert ENGINE.find({}).ok

@@ -227,13 +227,12 @@ def test_nonsense_ends_in_order(tmp_path: Path, changes: dict[str, object]) -> N
 
 
 @engine
-def test_a_file_named_stop_ends_it_with_a_restart(tmp_path: Path) -> None:
+def test_a_file_named_stop_ends_it(tmp_path: Path) -> None:
     spec = explore_spec(steps=10_000_000, gamma_save=1e8, gamma_break=1e9)
     (tmp_path / "stop").write_text("")
     code, result, text = run_step("explore", spec, tmp_path, trained().root)
     assert code == 0, text
     assert result["facts"]["stopped"] is True
-    assert (tmp_path / "restart.lammps").stat().st_size > 0
     assert ENGINE.judge(Work(trained().root, tmp_path, 5, spec), Exit(code=0)).verdict is Verdict.INTERRUPTED
 
 

@@ -15,19 +15,24 @@ FILES = {
 FLOORS = [
     (1, r"db/"),
     (2, r"tasks/"),
-    (2, r"pilot/(config|tables|run_tables|durations|folder|host|lease|mailbox|drain|snapshot|topology|__init__)\.py"),
+    (2, r"pilot/(__init__|backups|config|drain|durations|folder|host)\.py"),
+    (2, r"pilot/(lease|left_overs|mailbox|run_tables|snapshot|tables|topology)\.py"),
+    (2, r"pilot/(archive|contents|errand|pack_files|packing)\.py"),
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),
     (
         5,
-        r"pilot/(turn|ledger|requests|publisher|manager|orders|opening|session|plan|rank|rank_zero|forsaken|world|worlds)\.py",
+        r"pilot/(turn|ledger|requests|publisher|manager|ending|orders|opening|session|plan|rank|rank_zero|forsaken|world|worlds)\.py",
     ),
-    (5, r"pilot/(probe|probe_disk|probe_launch|terms|orphans|node_watch|end_watch|supervisor)\.py"),
+    (
+        5,
+        r"pilot/(probe|probe_disk|probe_launch|terms|orphans|node_watch|quarantine|end_watch|packer|repair|rescue|supervisor)\.py",
+    ),
     (6, r"pilot/(cli|report)/"),
     (7, r"pilot/__main__\.py"),
 ]
 PURE = re.compile(
-    r"db/(states|records|errors)\.py|pilot/scheduler/|pilot/campaign/(criteria|planner)\.py|pilot/(drain|durations)\.py"
+    r"db/(states|records|errors)\.py|pilot/scheduler/|pilot/campaign/(criteria|planner)\.py|pilot/(drain|durations|packing)\.py"
     r"|pilot/slurm/(commands|parse|hostlist|refusals)\.py|pilot/agent/silence\.py|pilot/mpi/own_ranks\.py"
 )
 EDGE = {"subprocess", "sqlite3", "mpi4py", "socket", "shutil", "tempfile", "time", "datetime", "os", "threading"}

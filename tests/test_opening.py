@@ -67,3 +67,22 @@ def test_the_patience_has_an_end(held: Folder, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(opening, "Slurm", Answers([None], None))
     with pytest.raises(HeldError), held_folder(held, "run"):
         pass
+
+
+def test_a_pilot_waits_for_a_command_that_has_the_folder_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path)
+    borrowed = take_lease(folder, "add")
+    monkeypatch.setattr(host, "pause", lambda seconds: borrowed.release())
+    with held_folder(folder, "run") as lease:
+        assert lease.holder.purpose == "run"
+
+
+def test_a_command_does_not_wait_for_another_as_it_asks_again_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path)
+    take_lease(folder, "add")
+    with pytest.raises(HeldError), held_folder(folder, "cancel"):
+        pass

@@ -5,13 +5,22 @@ from pathlib import Path
 import pytest
 
 from pilot.agent.messages import AgentSettings
+from pilot.drain import End, Urgency
 from pilot.folder import Folder
 from pilot.orders import DrainOrder, EndOrder, Order, Orders, from_line, to_line
 from pilot.plan import Plan, read_plan
 from pilot.slurm.allocation import NodeGrant
 
 
-@pytest.mark.parametrize("order", [DrainOrder("SIGUSR1"), DrainOrder("Ctrl-C", at_once=True), EndOrder(1234.5)])
+@pytest.mark.parametrize(
+    "order",
+    [
+        DrainOrder("SIGUSR1", Urgency.WARNING),
+        DrainOrder("Ctrl-C", Urgency.NOW),
+        EndOrder(End.ALLOCATION, 1234.5),
+        EndOrder(End.MAINTENANCE, None),
+    ],
+)
 def test_an_order_comes_out_of_the_pipe_as_it_went_in(order: Order) -> None:
     line = to_line(order)
     assert line.endswith(b"\n")
@@ -26,8 +35,8 @@ def test_what_is_no_order_is_refused() -> None:
 def test_orders_are_taken_once_and_in_order() -> None:
     orders = Orders()
     orders.put(DrainOrder("a"))
-    orders.put(EndOrder(1.0))
-    assert orders.take() == [DrainOrder("a"), EndOrder(1.0)]
+    orders.put(EndOrder(End.ALLOCATION, 1.0))
+    assert orders.take() == [DrainOrder("a"), EndOrder(End.ALLOCATION, 1.0)]
     assert orders.take() == []
 
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,74 +17,24 @@ from ase.build import bulk
 from db.errors import InputError
 from db.records import Resources
 from db.states import Verdict
-from tasks.engines import qe_output
+from tasks.engines import qe_numbers, qe_output
 from tasks.engines.qe import ENGINE
 from tasks.engines.qe_settings import check_settings
-from tasks.formats.atoms import from_atoms
 from tasks.protocol import Cause, Exit, Work
-
-PSEUDO = Path("/usr/share/espresso/pseudo")
-ALUMINIUM = {"pseudopotentials": {"Al": "Al.pz-vbc.UPF"}, "ecutwfc": 12, "kspacing": 1.4, "degauss": 0.05}
-ALONE = {"OMPI_MCA_ess_singleton_isolated": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-needs_files = pytest.mark.skipif(not (PSEUDO / "Al.pz-vbc.UPF").is_file(), reason="needs quantum-espresso-data")
-DEADLINE_S = 60.0
-
-
-def needs_pw(test: Any) -> Any:
-    """Mark a test that runs pw.x, or reads what a run of it has written."""
-    there = shutil.which("pw.x") is not None and (PSEUDO / "Al.pz-vbc.UPF").is_file()
-    return pytest.mark.engine(pytest.mark.skipif(not there, reason="needs pw.x and quantum-espresso-data")(test))
-
-
-def work(folder: Path, atoms: Any = None, *, kpoints: Any = None, attempt: int = 17, **settings: Any) -> Work:
-    folder.mkdir(exist_ok=True)
-    structure, _ = from_atoms(bulk("Al", a=4.04) if atoms is None else atoms)
-    spec = {
-        "structure": structure.to_json(),
-        "species": ["Al"],
-        "kpoints": kpoints,
-        "settings": {**ALUMINIUM, **settings},
-    }
-    return Work(root=folder, directory=folder, attempt_id=attempt, spec=spec, resources=Resources())
-
-
-def start(task: Work) -> subprocess.Popen[bytes]:
-    command = ENGINE.prepare(task)
-    env = {**os.environ, **ALONE, **command.env}
-    with (task.directory / command.stdout).open("wb") as out, (task.directory / command.stderr).open("wb") as err:
-        return subprocess.Popen(
-            command.argv, cwd=task.directory, env=env, stdout=out, stderr=err, stdin=subprocess.DEVNULL
-        )
-
-
-def finish(process: subprocess.Popen[bytes]) -> Exit:
-    code = process.wait(timeout=DEADLINE_S)
-    return Exit(code=code) if code >= 0 else Exit(signal=-code)
-
-
-def run(task: Work) -> Exit:
-    return finish(start(task))
-
-
-def long_work(folder: Path, **settings: Any) -> Work:
-    """Some ten seconds of work on one core."""
-    only = {"system": {"nosym": True, "noinv": True}}
-    return work(folder, kpoints=[5, 5, 5], ecutwfc=70, conv_thr=1e-13, input=only, **settings)
-
-
-def wait_for(task: Work, words: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while words not in (task.directory / "pw.out").read_text():
-        assert process.poll() is None, "it ended before it printed " + words
-        assert time.monotonic() < deadline, "it never printed " + words
-
-
-def sheared() -> Any:
-    atoms = bulk("Al", a=4.04) * (1, 1, 2)
-    atoms.rattle(0.1, seed=4)
-    deformation = np.array([[1.02, 0.01, 0.0], [0.0, 0.99, 0.03], [0.02, 0.0, 1.01]])
-    atoms.set_cell(atoms.cell[:] @ deformation, scale_atoms=True)
-    return atoms
+from tests.qe_runs import (
+    ALONE,
+    ALUMINIUM,
+    PSEUDO,
+    finish,
+    long_work,
+    needs_files,
+    needs_pw,
+    run,
+    sheared,
+    start,
+    wait_for,
+    work,
+)
 
 
 @pytest.fixture(scope="module")
@@ -229,16 +178,23 @@ def test_a_soft_stop_by_the_exit_file(tmp_path):
     assert "JOB DONE" in (task.directory / "pw.out").read_text()
     judgement = ENGINE.judge(task, replace(end, cause=Cause.DRAIN))
     assert judgement.verdict is Verdict.INTERRUPTED
-    assert not (task.directory / "scratch").exists()
-    assert ENGINE.judge(task, end).verdict is Verdict.INTERRUPTED
+    assert judgement.resumable
+    assert (task.directory / "scratch").exists()
+    # also where nobody had asked for it, or saw it
+    for other in (end, Exit(cause=Cause.LOST), Exit(signal=15, cause=Cause.DRAIN)):
+        again = ENGINE.judge(task, other)
+        assert (again.verdict, again.resumable) == (Verdict.INTERRUPTED, True)
 
 
 @needs_pw
 def test_its_own_time_limit_comes_before_ours(tmp_path):
-    task = replace(long_work(tmp_path / "a"), time_left_s=6.0)
+    task = replace(long_work(tmp_path / "a"), time_left_s=7.0)
     end = run(task)
-    assert "Maximum CPU time exceeded" in (task.directory / "pw.out").read_text()
-    assert ENGINE.judge(task, end).verdict is Verdict.INTERRUPTED
+    text = (task.directory / "pw.out").read_text()
+    assert "Maximum CPU time exceeded" in text
+    judgement = ENGINE.judge(task, end)
+    # where the machine is so slow that it had not begun, there is nothing to go on from
+    assert (judgement.verdict, judgement.resumable) == (Verdict.INTERRUPTED, "iteration #" in text)
 
 
 @needs_pw
@@ -256,7 +212,9 @@ def test_sigterm(tmp_path):
         (Cause.MEMORY, Verdict.OUT_OF_MEMORY),
         (Cause.CANCEL, Verdict.CANCELLED),
     ):
-        assert ENGINE.judge(task, replace(end, cause=cause)).verdict is verdict
+        judgement = ENGINE.judge(task, replace(end, cause=cause))
+        assert (judgement.verdict, judgement.resumable) == (verdict, False)
+    assert not (task.directory / "scratch").exists()
 
 
 # --- outputs that were tampered with ------------------------------------------------------------------------
@@ -291,9 +249,22 @@ def test_a_complete_output_counts_when_nobody_saw_the_end(finished, tmp_path):
     # it was done in time, and hung behind its end
     assert ENGINE.judge(task, Exit(cause=Cause.DRAIN, signal=9)).verdict is Verdict.DONE
     assert ENGINE.judge(task, Exit(cause=Cause.CANCEL, code=0)).verdict is Verdict.CANCELLED
-    # but an exit code of its own is believed
-    assert ENGINE.judge(task, Exit(code=1)).verdict is Verdict.CRASHED
-    assert ENGINE.judge(task, Exit(signal=11)).verdict is Verdict.CRASHED
+
+
+@needs_pw
+def test_a_complete_result_counts_though_its_process_died_behind_its_end(finished, tmp_path):
+    """MPI fails while it finalises, with whatever exit code or signal; the numbers were there before."""
+    task = copy_of(finished, tmp_path)
+    for end in (Exit(code=1), Exit(signal=11), Exit(signal=9), Exit(signal=15), Exit(code=134), Exit(code=139)):
+        judgement = ENGINE.judge(task, end)
+        assert (judgement.verdict, judgement.label) == (Verdict.DONE, finished[2].label)
+        assert str(end.signal or end.code) in judgement.facts["ended_with"]
+    assert "ended_with" not in finished[2].facts
+    # but by these codes pw.x itself says: not converged, not relaxed, stopped
+    for code in (2, 3, 255):
+        judgement = ENGINE.judge(task, Exit(code=code))
+        assert (judgement.verdict, judgement.label) == (Verdict.CRASHED, None)
+        assert f"exit code {code}" in judgement.reason
 
 
 @needs_pw
@@ -325,11 +296,14 @@ def test_numbers_that_are_not_there(finished, tmp_path, old, new):
 
 def test_columns_that_touch_are_parted_at_a_sign_or_not_read():
     head = "!    total energy = -1.5 Ry\n Forces acting on atoms (cartesian axes, Ry/au):\n\n"
-    tail = "\n total   stress  (Ry/bohr**3) (kbar) P= 1.0\n" + 3 * " 0.1 0.2 0.3  *** *** ***\n"
+    tail = (
+        "\n total   stress  (Ry/bohr**3) (kbar) P= ****\n"
+        " 0.1 0.2 0.3  *** *** ***\n 0.2 0.1 0.4  *** *** ***\n 0.3 0.4 0.1  *** *** ***\n"
+    )
     row = "     atom    1 type  1   force = "
     read = qe_output.read(head + row + "0.1-1234.5-2.0" + tail, "", 1)
     assert read.label is not None
-    assert np.array(read.label.forces[0]) / qe_output.RY_PER_BOHR == pytest.approx([0.1, -1234.5, -2.0])
+    assert np.array(read.label.forces[0]) / qe_numbers.RY_PER_BOHR == pytest.approx([0.1, -1234.5, -2.0])
     for wrong in ("12345.1234567812345.12345678 0.0", "NaN 0.0 0.0", "0.0 0.0 *****", "0.0 0.0"):
         assert qe_output.read(head + row + wrong + tail, "", 1).label is None
     assert qe_output.read(head + row + "0.1 0.2 0.3" + tail, "", 2).missing == "not the forces of 2 atoms"
@@ -453,22 +427,82 @@ def test_settings_are_checked_before_anything_runs(tmp_path, monkeypatch):
     assert str(own) in check_settings(ALUMINIUM, ["Si"])[0]
 
 
-def test_softening_once(tmp_path):
-    spec = work(tmp_path / "a", input={"electrons": {"mixing_beta": 0.3}}).spec
-    softer = ENGINE.soften(spec, Verdict.NOT_CONVERGED, 1)
-    assert softer["settings"]["mixing_beta"] == 0.15
-    assert softer["settings"]["electron_maxstep"] == 200
-    assert softer["settings"]["input"] == {"electrons": {}}
-    assert softer["structure"] == spec["structure"]
-    assert spec["settings"]["input"] == {"electrons": {"mixing_beta": 0.3}}
-    assert ENGINE.soften(softer, Verdict.NOT_CONVERGED, 2) is None
-    assert ENGINE.soften(spec, Verdict.CRASHED, 1) is None
+def test_what_does_not_converge_is_mixed_more_gently_in_two_steps(tmp_path):
+    spec = work(tmp_path / "a", input={"Electrons": {"mixing_beta": 0.3}}).spec
+    first = ENGINE.soften(spec, Verdict.NOT_CONVERGED, 1, "")
+    assert first["settings"]["mixing_beta"] == 0.15
+    assert first["settings"]["electron_maxstep"] == 200
+    assert first["settings"]["input"] == {"electrons": {}}
+    assert first["structure"] == spec["structure"]
+    assert spec["settings"]["input"] == {"Electrons": {"mixing_beta": 0.3}}
+    second = ENGINE.soften(first, Verdict.NOT_CONVERGED, 2, "")
+    assert second["settings"]["mixing_beta"] == 0.1
+    assert second["settings"]["electron_maxstep"] == 200
+    assert second["settings"]["input"] == {"electrons": {"mixing_ndim": 12, "diagonalization": "cg"}}
+    assert ENGINE.soften(second, Verdict.NOT_CONVERGED, 3, "") is None
     gentle = work(tmp_path / "a", mixing_beta=0.05).spec
-    assert ENGINE.soften(gentle, Verdict.NOT_CONVERGED, 1)["settings"]["mixing_beta"] == 0.05
+    for tries in (1, 2):
+        gentle = ENGINE.soften(gentle, Verdict.NOT_CONVERGED, tries, "")
+        assert gentle["settings"]["mixing_beta"] == 0.05
     slab = bulk("Al", cubic=True)
     slab.pbc = (True, True, False)
-    soft = ENGINE.soften(work(tmp_path / "a", slab).spec, Verdict.NOT_CONVERGED, 1)
+    soft = ENGINE.soften(work(tmp_path / "a", slab).spec, Verdict.NOT_CONVERGED, 1, "")
+    soft = ENGINE.soften(soft, Verdict.NOT_CONVERGED, 2, "")
     assert soft["settings"]["input"]["electrons"]["mixing_mode"] == "local-TF"
+    assert check_settings(soft["settings"], ["Al"]) == check_settings(spec["settings"], ["Al"])
+    # it is asked within the manager's transaction: nothing makes it stumble
+    for strange in ({}, {"settings": {"input": {"electrons": {"mixing_beta": "little"}}}}, {"settings": None}):
+        assert ENGINE.soften(strange, Verdict.NOT_CONVERGED, 1, "") is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "problems computing cholesky",
+        "S matrix not positive definite",
+        "too many bands are not converged",
+        "charge is wrong",
+        "eigenvectors failed to converge",
+    ],
+)
+def test_a_crash_in_the_diagonalisation_is_met_with_conjugate_gradients(tmp_path, words):
+    task = work(tmp_path / "a")
+    # some fail before the first SCF step, when the first wave functions are made: no fault of the input
+    rule = " " + 78 * "%"
+    said = f"     Program PWSCF v.6.7MaX\n\n{rule}\n     Error in routine cdiaghg (129):\n      {words}\n{rule}\n"
+    (task.directory / "pw.out").write_text(said)
+    judgement = ENGINE.judge(task, Exit(code=1))
+    assert judgement.verdict is Verdict.CRASHED
+    assert words in judgement.reason
+    softer = ENGINE.soften(task.spec, judgement.verdict, 1, judgement.reason)
+    assert softer["settings"]["input"]["electrons"] == {"diagonalization": "cg"}
+    # it is tried once
+    assert ENGINE.soften(softer, Verdict.CRASHED, 2, judgement.reason) is None
+    assert ENGINE.soften(task.spec, Verdict.CRASHED, 1, "signal 11; output: no total energy") is None
+
+
+def test_a_metal_that_was_taken_for_an_insulator_is_bad_input(tmp_path):
+    task = work(tmp_path / "a")
+    rule = " " + 78 * "%"
+    said = "Error in routine electrons (1):\n      charge is wrong: smearing is needed"
+    text = f"     Self-consistent Calculation\n     iteration #  1\n{rule}\n     {said}\n{rule}\n"
+    (task.directory / "pw.out").write_text(text)
+    judgement = ENGINE.judge(task, Exit(code=1))
+    assert judgement.verdict is Verdict.BAD_INPUT
+    assert ENGINE.soften(task.spec, Verdict.CRASHED, 1, judgement.reason) is None
+
+
+@needs_pw
+def test_the_remedies_are_words_that_pw_knows(tmp_path):
+    """The last step of the ladder, for real: it converges to the same label."""
+    task = work(tmp_path / "a", sheared())
+    wanted = ENGINE.judge(task, run(task)).label
+    spec = ENGINE.soften(task.spec, Verdict.NOT_CONVERGED, 1, "")
+    softest = replace(work(tmp_path / "b"), spec=ENGINE.soften(spec, Verdict.NOT_CONVERGED, 2, ""))
+    label = ENGINE.judge(softest, run(softest)).label
+    assert "CG style diagonalization" in (softest.directory / "pw.out").read_text()
+    assert label.energy == pytest.approx(wanted.energy, abs=1e-5)
+    assert np.array(label.forces) == pytest.approx(np.array(wanted.forces), abs=1e-3)
 
 
 @needs_pw

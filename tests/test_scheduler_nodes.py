@@ -158,7 +158,7 @@ def test_what_no_node_that_is_left_can_hold_is_not_waited_for() -> None:
     assert not reactor.idle()
     assert reactor.node_lost("n1") == []
     assert reactor.idle()
-    assert reactor.why_waiting() == {
+    assert reactor.why_waiting(Clock(0.0)) == {
         TaskKind.COMMAND: {
             "needs 4 cores on one node; the largest node has 2 cores": 1,
             "needs 2 nodes of 2 cores; there is 1": 1,

@@ -10,6 +10,8 @@ import pytest
 from agents import until
 from test_comm import Bench, Post, agent
 
+from db import pilot_table
+from db.states import PilotState
 from pilot import host
 from pilot.agent import comm as comm_module
 from pilot.agent.comm import Beat, MpiComm, Report, resign
@@ -18,6 +20,7 @@ from pilot.config import Config
 from pilot.folder import Folder
 from pilot.forsaken import end_forsaken_job
 from pilot.lease import take_lease
+from pilot.opening import open_database
 from pilot.orders import DrainOrder, Orders
 from pilot.plan import Plan
 from pilot.slurm import parse
@@ -152,8 +155,16 @@ class Supervised:
     def left(self) -> tuple[str, ...]:
         return self.worlds._nodes_that_are_left(("n1", "n2"), self.worlds._published())
 
-    def why_drained(self) -> str:
-        return self.worlds._why_drained(self.worlds._published())
+    def drained(self, why: str) -> str:
+        """What is known of the drain of a pilot that died after it had recorded this ("": nothing)."""
+        folder, lease = self.folder, self.worlds._lease
+        with open_database(folder, Config(), lease) as opened, opened.writer.transaction() as connection:
+            at = host.now()
+            self.worlds._epoch = pilot_table.begin_pilot(connection, host="h", pid=1, job_id="1", at=at)
+            opened.writer.bind(self.worlds._epoch)
+            if why:
+                pilot_table.change_pilot(connection, self.worlds._epoch, PilotState.DRAINING, at=at, reason=why)
+        return self.worlds._why_drained()
 
 
 def test_a_node_that_an_earlier_pilot_has_lost_is_used(tmp_path: Path) -> None:
@@ -172,16 +183,14 @@ def test_a_status_of_another_version_does_not_end_the_pilot(tmp_path: Path) -> N
 
 def test_a_drain_outlives_the_death_of_rank_0_whoever_has_asked_for_it(tmp_path: Path) -> None:
     supervised = Supervised(tmp_path)
-    supervised.publish(7, "draining", remark="pilot drain")
-    assert supervised.why_drained() == "pilot drain"
-    supervised.publish(7)
-    assert supervised.why_drained() == ""
+    assert supervised.drained("pilot drain") == "pilot drain"
+    assert supervised.drained("") == ""
     # not yet obeyed
     supervised.worlds._note(DrainOrder("SIGUSR1"))
-    assert supervised.why_drained() == "SIGUSR1"
+    assert supervised.drained("") == "SIGUSR1"
     # long ago, and resumed since
-    supervised.publish(7, at=host.now() + 3600)
-    assert supervised.why_drained() == ""
+    supervised.worlds._drained_at -= 3600
+    assert supervised.drained("") == ""
 
 
 HEADLESS = "JobId=5 JobName=x JobState={} BatchFlag={} NodeList={} BatchHost=n1 NumNodes=2"

@@ -9,11 +9,12 @@ from typing import Any
 from db.errors import MissingError, PilotError, StorageError
 from db.files import make_folder, storage_error
 from db.states import Verdict
-from pilot import host
+from pilot import contents, host
 from pilot.agent import journal, monitor
 from pilot.agent.grant import what_is_ours
 from pilot.agent.judging import STUMBLES, judge
 from pilot.agent.launcher_link import LauncherLink, LinkSettings
+from pilot.agent.losses import marked_lost
 from pilot.agent.messages import Again, AgentSettings, Ended, Goodbye, Start, Stop, Sweep, ToAgent, ToManager, Trouble
 from pilot.mpi.choose import Chooser
 from pilot.mpi.protocol import Slot
@@ -59,6 +60,7 @@ class Agent:
         self.node = node or host.hostname()
         self._engine_of = engine_of
         self._root = Path(settings.root)
+        self._most_output = settings.max_output_mb * host.MB
         found = os.environ if environ is None else environ
         self._site_env = {name: str(value) for name, value in settings.site_env.items()}
         self._env = scrubbed(found) | self._site_env
@@ -178,11 +180,13 @@ class Agent:
             "stderr": command.stderr,
             "memory_mb": start.memory_mb,
             "limit_s": start.time_limit_s,
+            "most_output": self._most_output,
         }
 
     def _not_started(self, start: Start, verdict: Verdict, reason: str) -> None:
         end = Exit(cause=Cause.NOT_STARTED, message=reason)
-        self._outbox.append(Ended(start.attempt_id, end, Judgement(verdict, reason)))
+        held = contents.count(self._root / start.directory)
+        self._outbox.append(Ended(start.attempt_id, end, Judgement(verdict, reason), *held))
 
     def _is_ours(self, env: Mapping[str, str]) -> bool:
         return env.get(monitor.CAMPAIGN) == self._link_settings.campaign_id
@@ -210,7 +214,7 @@ class Agent:
             }
         )
 
-    def _ended(self, attempt_id: int, end: Exit, *, machine: bool = False) -> None:
+    def _ended(self, attempt_id: int, end: Exit, *, machine: bool = False, lost: bool = False) -> None:
         handed = self._handed.pop(attempt_id, None)
         if handed is None:
             return
@@ -218,7 +222,8 @@ class Agent:
             judgement = Judgement(Verdict.INFRASTRUCTURE, end.message)
         else:
             judgement = judge(handed.engine, handed.work, end)
-        self._outbox.append(Ended(attempt_id, end, judgement))
+        message = Ended(attempt_id, end, judgement, *contents.count(handed.work.directory))
+        self._outbox += marked_lost([message], "the launcher of its node died") if lost else [message]
 
     def _launcher_died(self) -> None:
         self._failures = 0 if self._link.was_ready else self._failures + 1
@@ -228,7 +233,7 @@ class Agent:
         now = host.monotonic()
         for attempt_id, handed in list(self._handed.items()):
             lost = Exit(cause=Cause.LOST, wall_s=now - handed.since)
-            self._ended(attempt_id, seen.get(attempt_id, lost))
+            self._ended(attempt_id, seen.get(attempt_id, lost), lost=attempt_id not in seen)
         if self._leaving:
             return
         text = f"the launcher died and was started again; {killed} processes that it had started were ended"

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pilot import host
+from pilot.agent.lines import salvaged
 
 # bytes in ru_maxrss's kB
 _MAXRSS_MB = 1024 / host.MB
@@ -27,6 +28,8 @@ class Running:
         "id",
         "kill_at",
         "memory_mb",
+        "most_output",
+        "outputs",
         "peak_mb",
         "pid",
         "signal",
@@ -40,6 +43,9 @@ class Running:
         self.pid = 0
         self.started = started
         self.memory_mb = memory_mb
+        #: the files it writes to, and how many bytes these may hold together; 0: as many as they like
+        self.outputs: tuple[str, ...] = ()
+        self.most_output = 0
         self.ended: float | None = None
         self.code: int | None = None
         self.signal: int | None = None
@@ -170,14 +176,25 @@ class Wire:
         return {fd for fd, _ in found}
 
     def messages(self) -> list[dict[str, Any]]:
-        """The whole lines that have come in; ``closed`` is set when no more can come."""
+        """The whole lines that have come in; ``closed`` is set when no more can come, or nothing can be relied on."""
         content = os.read(0, 1 << 20)
         if not content:
             self.closed = True
             self._poll.unregister(0)
             return []
         *lines, self._incoming = (self._incoming + content).split(b"\n")
-        return [json.loads(line) for line in lines if line]
+        found: list[dict[str, Any]] = []
+        for line in lines:
+            try:
+                message = salvaged(line, b'{"op":')
+            except ValueError:
+                # what we were told is lost: with another launcher all begins anew
+                self.closed = True
+                self._poll.unregister(0)
+                return found
+            if message is not None:
+                found.append(message)
+        return found
 
     def finish(self) -> None:
         """Tell the rest, waiting for the agent to take it."""

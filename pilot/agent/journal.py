@@ -4,6 +4,7 @@ When the pilot dies between a task's end and its commit, the next pilot reads he
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ def read_ends(path: Path) -> dict[int, Exit]:
     for line in content.split(b"\n"):
         try:
             message = json.loads(line)
-            ends.setdefault(int(message["id"]), exit_of(message))
-        except (ValueError, KeyError, TypeError):
+            ends.setdefault(_whole(message["id"]), exit_of(message))
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return ends
 
@@ -53,12 +54,26 @@ def exit_of(message: Mapping[str, Any]) -> Exit:
         ValueError, KeyError, TypeError: it is not such a line.
     """
     cause = message["cause"]
+    code, number = message["code"], message["signal"]
     return Exit(
-        code=message["code"],
-        signal=message["signal"],
+        code=None if code is None else _whole(code),
+        signal=None if number is None else _whole(number),
         cause=None if cause is None else Cause(cause),
-        wall_s=float(message["wall_s"]),
-        cpu_s=float(message["cpu_s"]),
-        peak_mb=float(message["peak_mb"]),
+        wall_s=_finite(message["wall_s"]),
+        cpu_s=_finite(message["cpu_s"]),
+        peak_mb=_finite(message["peak_mb"]),
         message=str(message["message"]),
     )
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not finite")
+    return number

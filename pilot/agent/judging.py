@@ -1,9 +1,14 @@
 """Letting an engine judge an attempt: whatever a run has written, it costs that attempt only."""
 
+import contextlib
+import os
+import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from db.errors import PilotError
 from db.states import Verdict
@@ -30,6 +35,7 @@ STUMBLES = (
 _VERDICTS: Mapping[Cause | None, Verdict] = {
     Cause.TIMEOUT: Verdict.TIMEOUT,
     Cause.MEMORY: Verdict.OUT_OF_MEMORY,
+    Cause.OUTPUT: Verdict.CRASHED,
     Cause.DRAIN: Verdict.INTERRUPTED,
     Cause.LOST: Verdict.INTERRUPTED,
     Cause.CANCEL: Verdict.CANCELLED,
@@ -37,10 +43,32 @@ _VERDICTS: Mapping[Cause | None, Verdict] = {
 }
 
 
+def remove_what_blocks(folder: Path) -> None:
+    """Remove from a folder what a reader would wait for, or read without end: pipes, devices, and links to such."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        with contextlib.suppress(OSError):
+            if entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False):
+                continue
+            # a link that leads nowhere raises
+            kind = entry.stat().st_mode
+            if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+                Path(entry.path).unlink()
+
+
 def judge(engine: Engine, work: Work, end: Exit) -> Judgement:
     """What an engine says of an attempt; what it stumbles over in the files costs that attempt only."""
     try:
-        return engine.judge(work, end)
+        remove_what_blocks(work.directory)
+        judgement = engine.judge(work, end)
     except (PilotError, *STUMBLES) as error:
         reason = f"output could not be read: {type(error).__name__}: {error}"
-        return Judgement(_VERDICTS.get(end.cause, Verdict.CRASHED), reason.replace("\n", "; "))
+        judgement = Judgement(_VERDICTS.get(end.cause, Verdict.CRASHED), reason.replace("\n", "; "))
+    if judgement.reason.isprintable():
+        return judgement
+    # the reason may quote what a program has written, and is shown on terminals
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in judgement.reason)
+    return replace(judgement, reason=shown)

@@ -4,7 +4,7 @@ A plain process of one thread that never touches MPI, so that no rank forks. It 
 JSON lines come in on stdin and go out on stdout:
 
     in   {"op": "start", "id", "argv", "cwd", "dir", "env", "cores", "stdin", "stdout", "stderr",
-          "memory_mb", "limit_s"}
+          "memory_mb", "limit_s", "most_output"}
          {"op": "stop", "id", "cause", "after_s", "term_s"}      SIGTERM after after_s, SIGKILL term_s later
          {"op": "bye"}                                           end all, then leave
     out  {"ev": "ready"}
@@ -16,21 +16,25 @@ JSON lines come in on stdin and go out on stdout:
 Each end is appended to the journal before it is told. When stdin closes, the agent is dead: all is ended.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pilot import host
-from pilot.agent import monitor
+from pilot.agent import monitor, output, shared_memory
 from pilot.agent.attempts import Running, Timers, Wire
 from pilot.agent.reaper import Groups, Reaper, send_all
 from pilot.agent.spawn import NotStartedError, Spawner
+from pilot.host import Process
 
 #: seconds between two looks at the memory of what runs
 SAMPLE_S = 0.5
+#: seconds between two looks at how much has been written
+OUTPUT_S = 3.0
 #: seconds from SIGTERM to SIGKILL at a time limit
 GRACE_S = 5.0
 #: the same when we leave
@@ -50,6 +54,7 @@ class Launcher:
         self._timers = Timers()
         self._reaper = Reaper()
         self._sampling = False
+        self._outputs_at = float("-inf")
         #: seconds that the tasks have from SIGTERM to SIGKILL now that we leave; None: we do not leave
         self._leaving: float | None = None
 
@@ -97,6 +102,8 @@ class Launcher:
             self._wire.end({**attempt.report(str(error)), "machine": error.machine})
             return
         self._reaper.add(attempt)
+        attempt.most_output = message.get("most_output", 0)
+        attempt.outputs = tuple({f"{message['dir']}/{message[name]}" for name in ("stdout", "stderr")})
         if message["limit_s"] is not None:
             self._timers.add(attempt.started + message["limit_s"], attempt.id, "limit")
         if not self._sampling:
@@ -107,7 +114,7 @@ class Launcher:
         attempt = self._reaper.running.get(message["id"])
         if attempt is None:
             return
-        if attempt.cause not in {"timeout", "memory"}:
+        if attempt.cause not in {"timeout", "memory", "output"}:
             attempt.cause = message["cause"]
         attempt.term_s = message["term_s"]
         self._timers.add(host.monotonic() + message["after_s"], attempt.id, "term")
@@ -161,6 +168,9 @@ class Launcher:
     def _settle(self, groups: Groups | None) -> None:
         now = host.monotonic()
         for attempt in self._reaper.settle(now, groups):
+            if attempt.cause == "output":
+                for path in attempt.outputs:
+                    output.shorten(path)
             self._wire.end(attempt.report(""))
         for attempt in self._reaper.running.values():
             if attempt.ended is not None and attempt.kill_at <= now:
@@ -178,19 +188,34 @@ class Launcher:
             group = groups.get(attempt.id, [])
             used = sum(process.rss_mb for process in group)
             attempt.peak_mb = max(attempt.peak_mb, used)
-            if 0 < attempt.memory_mb < used and attempt.cause != "memory":
-                attempt.cause, attempt.kill_at = "memory", now
-                send_all(group, signal.SIGKILL)
-                self._again(attempt, now)
+            if 0 < attempt.memory_mb < used and attempt.cause not in {"memory", "output"}:
+                self._end_at_once(attempt, "memory", group, now)
             if not attempt.told:
                 attempt.told = True
                 told += [[attempt.id, p.pid, p.start] for p in group if p.pid == attempt.pid]
         if told:
             self._wire.tell({"ev": "started", "leaders": told})
+        if now >= self._outputs_at:
+            self._outputs_at = now + OUTPUT_S
+            for attempt in running.values():
+                # those that have just begun are looked at the next time: most are over then
+                if attempt.started + OUTPUT_S <= now and _writes_too_much(attempt):
+                    self._end_at_once(attempt, "output", groups.get(attempt.id, []), now)
+
+    def _end_at_once(self, attempt: Running, cause: str, group: Iterable[Process], now: float) -> None:
+        attempt.cause, attempt.kill_at = cause, now
+        send_all(group, signal.SIGKILL)
+        self._again(attempt, now)
+
+
+def _writes_too_much(attempt: Running) -> bool:
+    if attempt.cause is not None or not attempt.most_output:
+        return False
+    return output.written(attempt.outputs) > attempt.most_output
 
 
 def _sweep() -> None:
-    """End what a dead pilot of this campaign left on this node."""
+    """End what a dead pilot of this campaign left on this node, and remove what nobody maps of its shared memory."""
     campaign, epoch = os.environ[monitor.CAMPAIGN], int(os.environ[monitor.EPOCH])
 
     def left_over(env: Mapping[str, str]) -> bool:
@@ -198,6 +223,8 @@ def _sweep() -> None:
         return env.get(monitor.CAMPAIGN) == campaign and int(env.get(monitor.EPOCH, epoch)) < epoch
 
     monitor.end_marked(left_over)
+    with contextlib.suppress(OSError):
+        shared_memory.remove_stale()
 
 
 def main() -> None:

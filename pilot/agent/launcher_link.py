@@ -13,6 +13,7 @@ from typing import Any
 
 from pilot import host
 from pilot.agent import monitor
+from pilot.agent.lines import salvaged
 
 #: a rank ignores what SLURM sends to all at the end, and the batch script may; the launcher and its tasks do not
 _DEFAULT = (
@@ -111,7 +112,7 @@ class LauncherLink:
         *lines, self._incoming = (self._incoming + content).split(b"\n")
         found = []
         for line in lines:
-            message = json.loads(line)
+            message = self._understood(line)
             if message["ev"] == "ready":
                 self.was_ready = True
             elif message["ev"] == "started":
@@ -120,6 +121,18 @@ class LauncherLink:
                 self._leaders.pop(message.get("id", 0), None)
                 found.append(message)
         return found
+
+    def _understood(self, line: bytes) -> dict[str, Any]:
+        """What a line says, though a task may have written into our pipe."""
+        try:
+            message = salvaged(line, b'{"ev":')
+        except ValueError:
+            # an end may be lost: with another launcher all begins anew
+            os.kill(self.pid, signal.SIGKILL)
+            return {"ev": "trouble", "text": "what the launcher says cannot be read: it is ended"}
+        if message is None:
+            return {"ev": "trouble", "text": f"something else has written into the launcher's pipe: {line[:80]!r}"}
+        return message
 
     def fileno(self) -> int:
         """Readable when the launcher has something to say."""

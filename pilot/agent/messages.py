@@ -124,6 +124,7 @@ class AgentSettings:
         mpi_extra: arguments that the site wants to be given to its MPI launcher.
         site_env: environment the user asks for in every task.
         hyperthreads: use all hardware threads of a core, not one.
+        max_output_mb: a task that writes more to its standard output and error is ended; 0: it may.
     """
 
     root: str
@@ -132,3 +133,4 @@ class AgentSettings:
     mpi_extra: tuple[str, ...] = ()
     site_env: Json = field(default_factory=dict)
     hyperthreads: bool = False
+    max_output_mb: int = 0

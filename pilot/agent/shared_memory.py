@@ -1,19 +1,21 @@
-"""The names that MPICH leaves in /dev/shm when a rank ends without finalising, as ours do.
+"""The names that an MPI leaves in /dev/shm when its ranks end without finalising: ours do, and tasks that are killed.
 
-The names are made of SLURM's job and step. A file that is left over would be taken for the memory of a living rank by
-a later step of the same name (a job that was queued again counts its steps anew), and that world does not come up.
+MPICH's names are made of SLURM's job and step. A file that is left over would be taken for the memory of a living rank
+by a later step of the same name (a job that was queued again counts its steps anew), and that world does not come up.
 And on a diskless node what is left over is memory that is lost.
 """
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 from pilot import host
 from pilot.agent import monitor
 
 _FOLDER = Path("/dev/shm")
-_PREFIX = "mpich_shm_"
+#: of MPICH; of Open MPI up to 4 and from 5 on, whose mpirun removes them unless it is killed together with its ranks
+_NAME = re.compile(r"(?:mpich_shm_|vader_segment\.|sm_segment\.)\S+")
 #: a younger one may belong to a rank that is about to map it
 _OLD_S = 10.0
 
@@ -28,7 +30,7 @@ def unlink_ours() -> None:
 def remove_stale(folder: Path = _FOLDER) -> int:
     """Remove what is ours, not young, and mapped by no process; how many there were."""
     old: set[str] = set()
-    for path in folder.glob(f"{_PREFIX}*"):
+    for path in (path for path in folder.iterdir() if _NAME.fullmatch(path.name)):
         with contextlib.suppress(OSError):
             seen = path.stat()
             if seen.st_uid == os.geteuid() and host.now() - seen.st_mtime > _OLD_S:
@@ -48,5 +50,4 @@ def _mapped(pid: int) -> set[str]:
     except OSError:
         return set()
     # a name that was taken away is followed by " (deleted)"
-    names = (line[line.index(_PREFIX) :].partition(" ")[0] for line in lines if _PREFIX in line)
-    return set(names)
+    return {found[0] for line in lines if (found := _NAME.search(line))}

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 from db import dataset
 from db.dataset import Candidate
+from db.files import settle, write_whole
 from db.records import Attempt
 from pilot.campaign.planner import Protocol
 from pilot.folder import Folder
@@ -38,6 +39,7 @@ def write_set(connection: Connection, folder: Folder, protocol: Protocol, role: 
     path = folder.root / place / f"{role}.cfg"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_cfg(path, configurations)
+    settle(path.parent, folder.root)
     return f"{place}/{role}.cfg"
 
 
@@ -56,11 +58,18 @@ def read_selected(attempt: Attempt, folder: Folder, protocol: Protocol, generati
 
 
 def publish_potential(made: Path, published: Path) -> None:
-    """Put a potential where the next tasks look for it; doing it twice does no harm."""
+    """Put a potential where the next tasks look for it; doing it twice does no harm.
+
+    It is on the disk when this returns: the commit that follows says that it is there.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     beside = published.with_name(f".{published.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     for name in POTENTIAL:
-        shutil.copy2(made / name, beside / name)
+        write_whole(beside / name, (made / name).read_bytes())
     shutil.rmtree(published, ignore_errors=True)
     beside.rename(published)
+    settle(published.parent, published.parent.parent)

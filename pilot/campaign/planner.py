@@ -271,17 +271,12 @@ def _select_spec(protocol: Protocol, paths: Paths) -> dict[str, object]:
 
 
 def _as_configured(protocol: Protocol, tasks: list[NewTask]) -> list[NewTask]:
-    """The tasks with the priority, resources and times of their kinds."""
+    """The tasks with the priority and the resources of their kinds.
+
+    Their times stay open: they are those of pilot.toml at the time, or learned.
+    """
     configured: list[NewTask] = []
     for task in tasks:
-        table = protocol.config.resources.of(task.kind)
-        configured.append(
-            replace(
-                task,
-                priority=PRIORITY[task.kind],
-                resources=table.resources(),
-                time_request_s=table.time_request,
-                time_limit_s=table.time_limit,
-            )
-        )
+        resources = protocol.config.resources.of(task.kind).resources()
+        configured.append(replace(task, priority=PRIORITY[task.kind], resources=resources))
     return configured

@@ -18,7 +18,6 @@ PATIENCE_S = 15.0
 POLL_S = 0.05
 _LOOK_EVERY_S = 0.5
 _SIGNAL_S = 5.0
-_FOR_PILOTS_ONLY = frozenset({"drain", "resume"})
 
 
 class RefusedError(PilotError):
@@ -40,15 +39,20 @@ def ask(folder: Folder, verb: str, arguments: Mapping[str, Any]) -> dict[str, An
         StorageError: the folder cannot be written.
     """
     _demand_owner(folder)
-    if verb in _FOR_PILOTS_ONLY and not look(folder).alive:
-        raise _no_pilot(folder, verb)
+    if _is_for_a_pilot(verb, arguments) and not look(folder).alive:
+        raise _no_pilot(folder)
     request = mailbox.post(folder, verb, arguments)
-    if verb == "drain":
+    if _is_for_a_pilot(verb, arguments):
         _signal(folder)
     answer = _wait(folder, request)
     if answer is not None and not answer["ok"]:
         raise RefusedError(answer)
     return answer
+
+
+def _is_for_a_pilot(verb: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether it means nothing where no pilot is: a time by which to end holds for the next one too."""
+    return verb == "drain" and arguments.get("by") is None
 
 
 def _demand_owner(folder: Folder) -> None:
@@ -103,9 +107,9 @@ def _without_pilot(folder: Folder, request: Request) -> dict[str, Any] | None:
     from pilot.config import read_config
     from pilot.opening import apply_without_pilot
 
-    if request.verb in _FOR_PILOTS_ONLY:
+    if _is_for_a_pilot(request.verb, request.arguments):
         mailbox.withdraw(folder, request)
-        raise _no_pilot(folder, request.verb)
+        raise _no_pilot(folder)
     try:
         answer = apply_without_pilot(folder, read_config(folder.config), request)
     except HeldError:
@@ -135,8 +139,9 @@ def wait_for_the_end(folder: Folder) -> None:
     say("the pilot has ended")
 
 
-def _no_pilot(folder: Folder, verb: str) -> StateError:
-    advice = "`pilot run` starts one, or `pilot submit` on a cluster"
-    if verb == "drain":
-        advice = "there is nothing to drain; a job that waits in SLURM's queue is taken out by `scancel`"
-    return StateError("no pilot is alive in this folder", where=str(folder.root), next_step=advice)
+def _no_pilot(folder: Folder) -> StateError:
+    return StateError(
+        "no pilot is alive in this folder",
+        where=str(folder.root),
+        next_step="there is nothing to drain; a job that waits in SLURM's queue is taken out by `scancel`",
+    )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from db.errors import PilotError
 from pilot import host
+from pilot.backups import backups
 from pilot.cli.output import say
 from pilot.cli.presence import look
 from pilot.durations import say_duration
@@ -28,6 +29,7 @@ def check_folder(folder: Folder) -> Iterator[Finding]:
     )
     yield _room(folder)
     yield _lease(folder)
+    yield _backups(folder)
 
 
 def _room(folder: Folder) -> Finding:
@@ -59,6 +61,14 @@ def _lease(folder: Folder) -> Finding:
     return Finding(
         "pilot here", silent, ok=False, cure=f"if you know that it is dead (look on {holder.host}): --release-lease"
     )
+
+
+def _backups(folder: Folder) -> Finding:
+    there = backups(folder)
+    if not there:
+        return Finding("backups", "none yet: a pilot makes them", ok=True)
+    newest = say_duration(max(0.0, host.now() - max(there)))
+    return Finding("backups", f"{len(there)} of the database, the newest {newest} old", ok=True)
 
 
 def release(folder: Folder) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from db.errors import MissingError
+from db.errors import InputError, MissingError
 from pilot.cli.options import FolderOption
 from pilot.folder import Folder, find_folder
 
@@ -33,6 +33,15 @@ def doctor(
             help="Take the folder from a pilot on another machine that you know to be dead, and do nothing else.",
         ),
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Look at the database, its backups and what else pilots keep: what is damaged, and what could be "
+            "done about it. Changes nothing.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --repair: do it. What is damaged is kept.")] = False,
     folder: FolderOption = None,
 ) -> None:
     """Say what was found: programs and their versions, MPI, cores, memory, file system, and mistakes in pilot.toml.
@@ -45,6 +54,12 @@ def doctor(
 
         release(find_folder(folder))
         return
+    if repair or yes:
+        if not repair:
+            raise InputError("--yes goes with --repair only", next_step="`pilot doctor --repair` says what it would do")
+        from pilot.cli.repair import repair as repaired
+
+        raise typer.Exit(repaired(find_folder(folder), yes=yes))
     if allocation:
         from pilot.cli.allocation_print import print_sections
         from pilot.cli.checks_allocation import check_allocation, told_to_end

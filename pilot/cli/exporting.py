@@ -23,7 +23,7 @@ from pilot.cli.export_readme import Content, readme
 from pilot.cli.output import note, say
 from pilot.cli.records import published
 from pilot.config import read_config
-from pilot.folder import Folder
+from pilot.folder import Folder, keep_mode
 from tasks.formats.atoms import export_structures
 
 Row = tuple[Structure, Label, dict[str, Any]]
@@ -78,6 +78,8 @@ def export_campaign(folder: Folder, to: Path) -> None:
         )
     try:
         to.mkdir(parents=True, exist_ok=True)
+        # what is for few here must not be for many there, nor the other way round
+        keep_mode(folder.root, to)
     except OSError as error:
         raise storage_error(error, to) from error
     written = _write_sets(read, to, protocol.campaign.species)
@@ -101,9 +103,15 @@ def _read(connection: Connection, protocol: Protocol) -> _Read:
     read.potential = next(iter(reversed(dataset.read_potentials(connection))), None)
     wanted = [about["attempt"] for rows in read.sets.values() for _, _, about in rows if about["attempt"] is not None]
     for piece in pieces(wanted):
-        question = select(attempts.c.id, attempts.c.task_id, attempts.c.directory).where(attempts.c.id.in_(piece))
-        read.attempts |= {row.id: (row.task_id, row.directory) for row in connection.execute(question)}
+        question = select(attempts).where(attempts.c.id.in_(piece))
+        for row in connection.execute(question):
+            read.attempts[row.id] = (row.task_id, _place(row.directory, row.archive))
     return read
+
+
+def _place(directory: str, archive: str) -> str:
+    """Where the files of an attempt lie, relative to the campaign folder; in an archive, as if that were a folder."""
+    return f"{archive}/{Path(directory).name}" if archive else directory
 
 
 def _write_sets(read: _Read, to: Path, species: Sequence[str]) -> list[str]:

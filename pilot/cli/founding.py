@@ -24,7 +24,7 @@ from pilot.cli.site_files import (
     with_run_keys,
 )
 from pilot.cli.sites import Site, find_site
-from pilot.folder import Folder
+from pilot.folder import Folder, keep_mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ def found(where: Path, wishes: Wishes) -> None:
     _demand_free(folder.root, files if site is None else [*files, Path(SCRIPT)])
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
+        keep_mode(folder.root)
         if source is not None:
             _copy(source, folder.root, files)
     except OSError as error:
@@ -136,7 +137,8 @@ def _say_next(where: Path, folder: Folder, wishes: Wishes, keys: Sequence[str] =
         steps.append("pilot doctor")
     steps.append("pilot submit --dry-run      (then without --dry-run)" if site else "pilot run")
     if where.resolve() != Path.cwd():
-        enter = f"cd {shlex.quote(str(where))}"
+        # a folder called "-x" would be taken for an option
+        enter = f"cd {shlex.quote(str(where) if not str(where).startswith('-') else f'./{where}')}"
         steps = [enter, *steps] if site else [f"{enter} && {steps[0]}", *steps[1:]]
     for number, step in enumerate(steps):
         say(f"{'       ' if number else 'next:  '}{step}")

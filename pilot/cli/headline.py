@@ -7,7 +7,7 @@ from rich.text import Text
 from pilot.cli.output import ERROR, FAINT, GOOD, WARNING
 from pilot.cli.presence import Presence
 from pilot.cli.submitted import Submitted
-from pilot.cli.tables import can_never_run
+from pilot.cli.tables import can_never_run, too_long
 from pilot.durations import say_duration
 from pilot.lease import SILENCE_S
 from pilot.snapshot import PilotStatus, Snapshot
@@ -123,12 +123,21 @@ def next_steps(snapshot: Snapshot | None, *, alive: bool, batch: Batch = Batch()
     if count(snapshot, "failed"):
         first = f"{snapshot.failures[0].task}" if snapshot.failures else "TASK"
         steps.append(f"`pilot show {first}` and `pilot log {first}` tell more; `pilot retry --failed` when mended")
-    hopeless = can_never_run(snapshot)
-    if hopeless:
+    long = too_long(snapshot)
+    if long:
+        steps.append(
+            f"{long} need more time than an allocation like this one has: ask for a longer one, or, if less is enough, "
+            "set resources.KIND.time_request in pilot.toml (`pilot add --time-request`)"
+        )
+    hopeless = can_never_run(snapshot) - long
+    if hopeless and any(node.quarantined for node in snapshot.nodes):
+        mended = f"mend what fails there, and {_again(snapshot, batch)} goes on"
+        steps.append(f"{hopeless} wait for nodes that are quarantined: {mended}")
+    elif hopeless:
         steps.append(f"{hopeless} can never run as things are: retry what failed, or `pilot cancel` them")
     if alive:
         return steps
-    left = count(snapshot, "waiting", "ready", "running") - hopeless
+    left = count(snapshot, "waiting", "ready", "running") - hopeless - long
     campaign = snapshot.campaign
     if left > 0:
         # a job that waits goes on by itself

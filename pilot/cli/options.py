@@ -20,8 +20,8 @@ FolderOption = Annotated[
     ),
 ]
 
-_RANGE = re.compile(r"(\d+)(?:\s*[-–]\s*(\d+))?")
-_MEMORY = re.compile(r"([0-9]*\.?[0-9]+)\s*([a-z]*)")
+_RANGE = re.compile(r"([0-9]{1,18})(?:\s*[-–]\s*([0-9]{1,18}))?")
+_MEMORY = re.compile(r"([0-9]{0,12}\.?[0-9]{1,12})\s*([a-z]*)")
 _MEMORY_UNITS = {"": 1.0, "mb": 1.0, "m": 1.0, "gb": 1e3, "g": 1e3, "tb": 1e6, "mib": 1.048576, "gib": 1073.741824}
 #: More tasks than this in one range are a slip of the finger.
 _LONGEST_RANGE = 1_000_000

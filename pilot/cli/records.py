@@ -12,8 +12,10 @@ from db.errors import MissingError
 from db.records import Attempt, Edge, Task
 from db.states import TaskState
 from pilot import host
+from pilot.cli.expected import expectation
 from pilot.durations import say_duration
 from pilot.folder import Folder
+from pilot.scheduler.times import Expectation
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Record:
         needs: edges from its parents, with their names and states.
         needed_by: edges to its children, with their names and states.
         events: when (seconds since 1970), what, and why.
+        expected: how long it is expected to need.
     """
 
     task: Task
@@ -31,6 +34,7 @@ class Record:
     needed_by: list[tuple[Edge, str, TaskState]]
     attempts: list[Attempt]
     events: list[tuple[float, str, str]]
+    expected: Expectation
 
 
 @contextmanager
@@ -64,9 +68,10 @@ def read_record(folder: Folder, task_id: int) -> Record:
         known = task_table.read_tasks(connection, others)
         attempts = attempt_table.read_attempts(connection, task_id)
         events = attempt_table.read_events(connection, task_id)
+        expected = expectation(folder, connection, task, attempts)
     needs = [(edge, known[edge.parent].name, known[edge.parent].state) for edge in around if edge.child == task_id]
     behind = [(edge, known[edge.child].name, known[edge.child].state) for edge in around if edge.parent == task_id]
-    return Record(task, needs, behind, attempts, events)
+    return Record(task, needs, behind, attempts, events, expected)
 
 
 def read_attempts(folder: Folder, task_id: int) -> tuple[Task, list[Attempt]]:

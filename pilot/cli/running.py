@@ -23,7 +23,7 @@ from pilot.cli.view import LiveView
 from pilot.config import Config, read_config
 from pilot.durations import say_duration
 from pilot.folder import Folder
-from pilot.snapshot import Snapshot, read_snapshot
+from pilot.snapshot import Snapshot, last_snapshot, read_snapshot
 from pilot.supervisor import run_pilot
 
 _REFRESH_PER_S = 2
@@ -91,13 +91,13 @@ def _run_plain(folder: Folder, config: Config, chain: Chain) -> str:
     handler = logging.StreamHandler(console().file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     with _handler(handler):
-        why = run_pilot(folder, config, Narrator(log, read_snapshot(folder), counts=True).hear, chain.begin)
+        why = run_pilot(folder, config, Narrator(log, last_snapshot(folder), counts=True).hear, chain.begin)
         chain.end()
         return why
 
 
 def _run_live(folder: Folder, config: Config, chain: Chain) -> str:
-    narrator, recent = Narrator(log, read_snapshot(folder), counts=False), RecentLines()
+    narrator, recent = Narrator(log, last_snapshot(folder), counts=False), RecentLines()
     view = LiveView(folder, recent.lines)
 
     def hear(snapshot: Snapshot) -> None:

@@ -4,21 +4,24 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from db.errors import PilotError
 from db.records import Attempt, Edge, Resources, Task
 from db.states import EdgeKind, TaskState, Verdict
 from pilot import host
+from pilot.cli.attempt_files import AttemptFiles, files_of
 from pilot.cli.output import ERROR, FAINT, GOOD, WARNING, plural, show
 from pilot.cli.records import Record, read_record
 from pilot.cli.tables import grid
+from pilot.contents import say_size
 from pilot.durations import say_duration
 from pilot.folder import Folder
+from pilot.scheduler.times import Expectation
 
 _STATE_STYLES = {TaskState.DONE: GOOD, TaskState.FAILED: ERROR, TaskState.CANCELLED: WARNING}
 #: Of longer lists the first ones are shown; --json has all.
@@ -41,7 +44,7 @@ def print_task(folder: Folder, task_id: int, *, as_json: bool) -> None:
     for at, event, detail in record.events:
         events.add_row(_moment(at), event, detail)
     show(
-        *_head(record.task),
+        *_head(record.task, record.expected),
         *_edges("needs", record.needs),
         *_edges("needed by", record.needed_by),
         *(block for attempt in record.attempts for block in _attempt(folder, attempt)),
@@ -50,12 +53,13 @@ def print_task(folder: Folder, task_id: int, *, as_json: bool) -> None:
     )
 
 
-def _head(task: Task) -> list[RenderableType]:
+def _head(task: Task, expected: Expectation) -> list[RenderableType]:
     state = Text(task.state, style=_STATE_STYLES.get(task.state, "bold"))
     facts = [
         ("kind", f"{task.kind}, engine {task.engine}"),
         ("holds", _resources(task.resources)),
         ("priority", str(task.priority)),
+        ("expected", f"{say_duration(expected.seconds)}: {expected.why}"),
         ("time", f"request {say_duration(task.time_request_s)}, limit {say_duration(task.time_limit_s)}"),
         ("tries", ", ".join(f"{verdict}: {number}" for verdict, number in task.tries.items())),
         *_spec(task.spec),
@@ -125,7 +129,7 @@ def _attempt(folder: Folder, attempt: Attempt) -> list[RenderableType]:
         ("used", used),
         ("exit", f"signal {attempt.signal}" if attempt.signal is not None else exited),
         *((name, _fact(value)) for name, value in attempt.facts.items()),
-        ("files", "\n".join(_files(folder.root / attempt.directory))),
+        ("files", "\n".join(_files(files_of(folder, attempt)))),
     ]
     return [Text.assemble(f"\nattempt {attempt.number}: ", (verdict, style), style="bold"), _facts(facts)]
 
@@ -143,36 +147,43 @@ def _fact(value: Any) -> str:
     return text if len(text) <= _LONG else text[:_LONG] + " …"
 
 
-def _files(directory: Path) -> list[str]:
-    """The folder of an attempt, then the files in it, each with its size."""
-    if not directory.is_dir():
-        return [f"{directory} (removed)"]
-    found = sorted(path for path in directory.rglob("*") if path.is_file())
-    lines = [f"{directory}/"]
-    lines += [f"  {path.relative_to(directory)} ({_size(path)})" for path in found[:_MANY]]
-    return lines + ([f"  and {len(found) - _MANY} more"] if len(found) > _MANY else [])
-
-
-def _size(path: Path) -> str:
-    number = float(path.stat().st_size)
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} GB"
+def _files(files: AttemptFiles) -> list[str]:
+    """Where the files of an attempt lie, then the files, each with its size."""
+    if files.archive is None and not files.directory.is_dir():
+        return [f"{files.directory} (removed)"]
+    try:
+        found = files.listed()
+    except PilotError as error:
+        return str(error).splitlines()
+    lines = [f"{files.directory}/"] if files.archive is None else [f"packed into {files.archive}:"]
+    lines += [f"  {name} ({say_size(size)})" for name, size in found[:_MANY]]
+    lines += [f"  and {len(found) - _MANY} more"] if len(found) > _MANY else []
+    return lines if files.archive is None else [*lines, f"to get them out: {files.unpacking}"]
 
 
 def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def _contents(folder: Folder, attempt: Attempt) -> dict[str, Any]:
+    """The files by name with their bytes, and the archive in which they lie, "" if in no archive."""
+    files = files_of(folder, attempt)
+    try:
+        found = files.listed()
+    except PilotError:
+        found = []
+    return {"archive": "" if files.archive is None else str(files.archive), "contents": dict(found)}
+
+
 def _as_data(folder: Folder, record: Record) -> dict[str, Any]:
     return {
         "task": asdict(record.task),
+        "expected": asdict(record.expected),
         "needs": [{"task": edge.parent, "kind": edge.kind, "state": state} for edge, _, state in record.needs],
         "needed_by": [{"task": edge.child, "kind": edge.kind, "state": state} for edge, _, state in record.needed_by],
         "attempts": [
-            asdict(attempt) | {"directory": str(folder.root / attempt.directory)} for attempt in record.attempts
+            asdict(attempt) | {"directory": str(folder.root / attempt.directory)} | _contents(folder, attempt)
+            for attempt in record.attempts
         ],
         "events": [{"at": at, "event": event, "detail": detail} for at, event, detail in record.events],
     }

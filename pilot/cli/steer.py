@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 from db.errors import InputError
+from pilot import host
 from pilot.cli.asking import ask, report, wait_for_the_end
+from pilot.cli.moments import parse_moment
 from pilot.cli.options import FolderOption, parse_ids
 from pilot.folder import find_folder
 
@@ -18,22 +20,35 @@ def drain(
     now: Annotated[
         bool, typer.Option("--now", help="End at once what runs (it is run again later), instead of letting it finish.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Return when the pilot has ended.")] = False,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="TIME",
+            help='Have ended by "14:30", "2026-11-22 14:30" or "+2 h"; what will be done in time still starts.',
+            show_default=False,
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the pilot has ended: then it is safe.")] = False,
     folder: FolderOption = None,
 ) -> None:
     """Let the pilot end in order: nothing new starts, what runs may finish.
 
     What does not finish in time (run.drain_wait of pilot.toml, or the end of the allocation) is stopped in its own
-    way, and the next `pilot run` starts it again. `pilot resume` takes a drain back while nothing was stopped yet.
+    way, and the next `pilot run` goes on with it. `pilot resume` takes a drain back while nothing was stopped yet. A
+    time given by --by holds for whichever pilot works here until then, also for one that starts later.
     """
+    if now and by is not None:
+        raise InputError("--now and --by contradict each other", next_step="give one of them")
     place = find_folder(folder)
-    report(ask(place, "drain", {"now": now}))
+    wish = {"now": now} if by is None else {"by": parse_moment(by, host.now())}
+    report(ask(place, "drain", wish))
     if wait:
         wait_for_the_end(place)
 
 
 def resume(folder: FolderOption = None) -> None:
-    """Take a drain back: the pilot starts tasks again."""
+    """Take a drain back, or the time of `pilot drain --by`: the pilot starts tasks again."""
     report(ask(find_folder(folder), "resume", {}))
 
 

@@ -6,9 +6,19 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pilot.cli.output import ERROR, FAINT, GOOD, WARNING
+from pilot.cli.output import ERROR, FAINT, GOOD, WARNING, plural
+from pilot.contents import say_size
 from pilot.durations import say_duration
-from pilot.snapshot import CampaignStatus, FailureStatus, GenerationStatus, NodeStatus, RunningStatus, Snapshot
+from pilot.scheduler.reactor import TOO_LONG
+from pilot.snapshot import (
+    CampaignStatus,
+    FailureStatus,
+    GenerationStatus,
+    NodeStatus,
+    RoomStatus,
+    RunningStatus,
+    Snapshot,
+)
 
 _STATES = {"waiting": "", "ready": "", "running": "bold", "done": GOOD, "failed": ERROR, "cancelled": WARNING}
 _KINDS = ("explore", "select", "label", "train", "evaluate", "command")
@@ -66,6 +76,13 @@ def can_never_run(snapshot: Snapshot) -> int:
     )
 
 
+def too_long(snapshot: Snapshot) -> int:
+    """How many tasks need more time than an allocation like the last one has."""
+    return sum(
+        number for of_kind in snapshot.why_waiting.values() for reason, number in of_kind.items() if TOO_LONG in reason
+    )
+
+
 def running_tasks(running: Sequence[RunningStatus], now: float, limit: int, total: int) -> Table:
     """What runs, the longest first; of ``total`` that run not all may be known here."""
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
@@ -110,8 +127,23 @@ def cores(nodes: Sequence[NodeStatus]) -> Text:
 
 
 def lost_nodes(nodes: Sequence[NodeStatus]) -> list[Text]:
-    """The nodes that were written off, and why."""
-    return [Text(f"node {node.name} is lost: {node.lost}", style=ERROR) for node in nodes if node.lost]
+    """The nodes that were written off or get nothing new, and why."""
+    lost = [Text(f"node {node.name} is lost: {node.lost}", style=ERROR) for node in nodes if node.lost]
+    held = [node for node in nodes if node.quarantined]
+    return lost + [Text(f"node {node.name} is quarantined: {node.quarantined}", style=WARNING) for node in held]
+
+
+def room(taken: RoomStatus) -> Text:
+    """The files that pilots have made, as quotas count them, and their bytes."""
+    line = Text("room  ", style="bold")
+    line.append(f"{taken.run_files} files, {say_size(taken.run_bytes)} in runs", style="not bold")
+    if taken.packed:
+        archives = plural(taken.archives, "archive")
+        packed = f"{plural(taken.packed, 'run')} packed into {archives}, {say_size(taken.archive_bytes)}"
+        line.append(f"; {packed}", style="not bold")
+    if taken.other_files is not None and taken.other_bytes is not None:
+        line.append(f"; {taken.other_files} files, {say_size(taken.other_bytes)} beside", style="not bold")
+    return line
 
 
 def campaign_line(campaign: CampaignStatus) -> Text:

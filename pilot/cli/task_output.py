@@ -2,13 +2,13 @@
 
 import shutil
 import sys
-from pathlib import Path
 from typing import BinaryIO
 
 from db.errors import MissingError, StateError
 from db.records import Attempt, Task
 from db.states import TERMINAL
 from pilot import host
+from pilot.cli.attempt_files import AttemptFiles, files_of
 from pilot.cli.output import note
 from pilot.cli.records import read_attempts
 from pilot.folder import Folder
@@ -26,25 +26,27 @@ def print_output(folder: Folder, task_id: int, number: int | None, *, stderr: bo
 
     Raises:
         MissingError: there is no such task or attempt, or its file is gone.
+        StorageError: the archive that holds it cannot be read.
         StateError: the task has not been started yet.
     """
     task, attempts = read_attempts(folder, task_id)
     attempt = _chosen(task, attempts, number)
-    path = _output_of(folder.root / attempt.directory, _ERRORS if stderr else _OUTPUTS)
-    if path is None:
+    files = files_of(folder, attempt)
+    name, size = _output_of(files, _ERRORS if stderr else _OUTPUTS)
+    if not name:
         raise MissingError(
             f"attempt {attempt.number} of task {task_id} has left no output",
-            where=str(folder.root / attempt.directory),
+            where=str(files.archive or files.directory),
             next_step=f"`pilot show {task_id}` lists its files",
         )
-    with path.open("rb") as file:
+    with files.open(name) as file:
         shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.flush()
         if follow and attempt.ended_at is None:
             _follow(folder, task_id, attempt, file)
-    if not follow and path.stat().st_size == 0:
+    if not follow and size == 0:
         other = "" if stderr else "; --stderr shows what it printed as errors"
-        note(f"{path} is empty{other}")
+        note(f"{files.directory / name} is empty{other}")
 
 
 def _chosen(task: Task, attempts: list[Attempt], number: int | None) -> Attempt:
@@ -64,10 +66,10 @@ def _chosen(task: Task, attempts: list[Attempt], number: int | None) -> Attempt:
     )
 
 
-def _output_of(directory: Path, names: tuple[str, ...]) -> Path | None:
-    """The largest of the files with these names."""
-    there = [path for path in (directory / name for name in names) if path.is_file()]
-    return max(there, key=lambda path: path.stat().st_size, default=None)
+def _output_of(files: AttemptFiles, names: tuple[str, ...]) -> tuple[str, int]:
+    """The largest of the files with these names, and its size; "" if there is none."""
+    there = [(name, size) for name, size in files.listed() if name in names]
+    return max(there, key=lambda found: found[1], default=("", 0))
 
 
 def _follow(folder: Folder, task_id: int, attempt: Attempt, file: BinaryIO) -> None:

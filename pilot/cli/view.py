@@ -79,6 +79,8 @@ def facts(snapshot: Snapshot, presence: Presence, *, everything: bool = False) -
             yield Block(5, tables.running_tasks(snapshot.running, host.now(), limit, total))
     if snapshot.failures:
         yield _apart(2, tables.failures(snapshot.failures))
+    if snapshot.room is not None and (snapshot.room.run_files or snapshot.room.packed):
+        yield _apart(7, tables.room(snapshot.room))
     if campaign is not None and campaign.generations:
         yield _apart(3, _Generations(campaign, None if everything else _FEW_GENERATIONS))
 

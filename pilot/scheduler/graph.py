@@ -4,7 +4,7 @@ Only what a decision needs is in memory, a few hundred bytes a task: what a task
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from db.errors import StateError
@@ -21,6 +21,7 @@ class Entry:
         needs: how many edges still hold it back.
         children: the edges that lead on from it.
         tries: attempts that failed by themselves, by verdict.
+        had_s: how long interrupted attempts have run from which the next one goes on.
     """
 
     id: int
@@ -29,12 +30,18 @@ class Entry:
     needs: int = 0
     children: list[Edge] | None = None
     tries: dict[Verdict, int] | None = None
+    had_s: float = 0.0
 
 
 class Graph:
-    """The open tasks. Each change of state goes through :meth:`change` and comes back as a transition."""
+    """The open tasks. Each change of state goes through :meth:`change` and comes back as a transition.
 
-    def __init__(self) -> None:
+    Args:
+        continuing: the engines that can go on from where an interrupted attempt has stopped.
+    """
+
+    def __init__(self, continuing: Container[str] = ()) -> None:
+        self._continuing = continuing
         self.entries: dict[int, Entry] = {}
         self.ready = Ready()
         self.counts: Counter[tuple[TaskKind, TaskState]] = Counter()
@@ -53,7 +60,7 @@ class Graph:
         """
         shapes: dict[Shape, Shape] = {}
         for task in tasks:
-            shape = _shape(task)
+            shape = self._shape(task)
             # one object a shape: a hundred thousand tasks share it
             shape = shapes.setdefault(shape, shape)
             self.entries[task.id] = Entry(task.id, task.state, shape, tries=dict(task.tries) or None)
@@ -109,7 +116,7 @@ class Graph:
         """
         state = after(Event.REVIVED, task.state)
         holding = [edge for edge, parent in needs if not releases(edge.kind, parent)]
-        entry = Entry(task.id, state, _shape(task))
+        entry = Entry(task.id, state, self._shape(task))
         self.entries[task.id] = entry
         self.counts[task.kind, task.state] -= 1
         self.counts[task.kind, state] += 1
@@ -171,6 +178,10 @@ class Graph:
                 self._mark_doomed(edge.child, entry.id)
         return transitions
 
+    def _shape(self, task: Task) -> Shape:
+        continues = task.engine in self._continuing
+        return Shape(task.priority, task.kind, task.resources, task.size, task.time_request_s, continues=continues)
+
     def _mark_doomed(self, task_id: int, because_of: int) -> None:
         stack = [(task_id, because_of)]
         while stack:
@@ -201,7 +212,3 @@ def _lead_on(entry: Entry, edge: Edge) -> None:
     if entry.children is None:
         entry.children = []
     entry.children.append(edge)
-
-
-def _shape(task: Task) -> Shape:
-    return Shape(task.priority, task.kind, task.resources, task.size, task.time_request_s)

@@ -20,6 +20,8 @@ from pilot.scheduler.times import Times
 MARGIN = 1.2
 #: The tail of an allocation: when less than this many of the longest ready tasks would fit one after another.
 TAIL = 2.0
+#: One that continues where it was interrupted is worth starting for so long.
+PIECE_S = 60.0
 #: So long tasks of one shape let others of their priority pass, in seconds.
 PATIENCE_S = 600.0
 
@@ -43,16 +45,28 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Now, and the seconds that are left (None: no end is near)."""
+    """Now, the seconds that are left, and those that an allocation like this one has in all (None: no end)."""
 
     now: float
     left_s: float | None = None
+    whole_s: float | None = None
 
     def allows(self, expected_s: float | None, waits_s: float = 0.0) -> bool:
         """Whether a task that is expected to need this may still start, ``waits_s`` from now."""
         if self.left_s is None:
             return True
         return waits_s + (expected_s or 0.0) * MARGIN <= self.left_s
+
+    def ever_allows(self, expected_s: float | None) -> bool:
+        """Whether it could be done in an allocation like this one if it started at once."""
+        return self.whole_s is None or (expected_s or 0.0) * MARGIN <= self.whole_s
+
+
+def must_have(shape: Shape, expected_s: float | None) -> float | None:
+    """The seconds without which a task of this shape does not start: what it needs, or a piece of it."""
+    if expected_s is None or not shape.continues:
+        return expected_s
+    return min(expected_s, PIECE_S)
 
 
 class Policy:
@@ -77,7 +91,7 @@ class Policy:
         turn = _Turn(self._pool, clock, self._claim)
         since: dict[Shape, float] = {}
         for shape, expected in self._in_order(ready, clock):
-            if not clock.allows(expected) or self._pool.why_never(shape.resources):
+            if not clock.allows(must_have(shape, expected)) or self._pool.why_never(shape.resources):
                 continue
             started = turn.start(ready, shape, expected)
             if ready.count(shape):
@@ -91,7 +105,7 @@ class Policy:
 
     def _in_order(self, ready: Ready, clock: Clock) -> list[tuple[Shape, float | None]]:
         shapes = [
-            (shape, first, self._times.expected(shape.kind, shape.size, shape.time_request_s))
+            (shape, first, self._times.expected(shape.kind, shape.size, shape.time_request_s, shape.at_least_s))
             for shape, first in ready.firsts()
         ]
         longest = max((expected or 0.0 for _, _, expected in shapes), default=0.0)
@@ -139,17 +153,17 @@ class _Turn:
                 self.placements.append(Placement(task_id, slot, expected))
         left = ready.count(shape)
         if left and self.claim is None:
-            self._blocked.append((resources, expected))
+            self._blocked.append((resources, must_have(shape, expected)))
         return number - left
 
     def _held_back(self, expected: float | None) -> Collection[str]:
         """The nodes on which a task that is expected to need this would delay the one that waits for them."""
         clock = self._clock
         while self.claim is None and self._blocked:
-            resources, its_expected = self._blocked.pop(0)
+            resources, it_must_have = self._blocked.pop(0)
             found = claim(resources, self._pool, clock.now, self._before)
             # what could not end before the allocation does is not waited for
-            if found is not None and clock.allows(its_expected, found.from_s - clock.now):
+            if found is not None and clock.allows(it_must_have, found.from_s - clock.now):
                 self.claim = found
         if self.claim is None:
             return frozenset()

@@ -24,6 +24,8 @@ class Pool:
         self._offers: dict[Resources, Ranking] = {}
         self._forecasts: dict[Resources, Ranking] = {}
         self._why_never: dict[Resources, str] = {}
+        #: nodes that get nothing new, and why
+        self.closed: dict[str, str] = {}
         for node in nodes:
             self.add(node)
 
@@ -45,13 +47,24 @@ class Pool:
             self._why_never.clear()
             self._touch(name)
 
+    def close(self, name: str, why: str) -> None:
+        """A node gets nothing new from now on, not even if it is lost and comes back; what it holds it keeps."""
+        self.closed[name] = why
+        self._touch(name)
+
+    def open(self, name: str) -> None:
+        """A node may be used again."""
+        if self.closed.pop(name, None) is not None:
+            self._touch(name)
+
     def total_cores(self) -> int:
         """Cores of all nodes."""
         return self._total
 
     def is_full(self) -> bool:
-        """Whether no node has a free core: nothing can start, whatever it asks for."""
-        return self._free == 0
+        """Whether no node that is open has a free core: nothing can start, whatever it asks for."""
+        closed = (self.nodes.get(name) for name in self.closed)
+        return self._free == sum(node.free.count for node in closed if node is not None)
 
     def busy_cores(self) -> int:
         """Cores that slots hold."""
@@ -64,6 +77,15 @@ class Pool:
                 self._why_never.clear()
             self._why_never[resources] = self._explain(resources)
         return self._why_never[resources]
+
+    def why_not(self, resources: Resources) -> str:
+        """Why this cannot start as things are, even if nothing ran; empty if it can."""
+        never = self.why_never(resources)
+        if never or not self.closed:
+            return never
+        enough = sum(1 for node in self._holders(resources) if node.name not in self.closed) >= resources.nodes
+        named = "; ".join(f"node {name} ({why})" for name, why in self.closed.items() if name in self.nodes)
+        return "" if enough else f"quarantined: {named}"
 
     def _explain(self, resources: Resources) -> str:
         holders = sum(1 for _ in islice(self._holders(resources), resources.nodes))
@@ -138,7 +160,7 @@ class Pool:
         return self._recall(self._forecasts, resources, self._room_from, FORECASTS)
 
     def _room_from(self, resources: Resources, name: str) -> Key | None:
-        node = self.nodes.get(name)
+        node = self._open_node(name)
         from_s = None if node is None else node.room_from(resources)
         return None if node is None or from_s is None else (from_s, -node.free.count)
 
@@ -156,8 +178,11 @@ class Pool:
         return self._recall(self._offers, resources, self._fit, MOST)
 
     def _fit(self, resources: Resources, name: str) -> Key | None:
-        node = self.nodes.get(name)
+        node = self._open_node(name)
         return None if node is None else node.fit(resources)
+
+    def _open_node(self, name: str) -> Node | None:
+        return None if name in self.closed else self.nodes.get(name)
 
     def _recall(
         self,

@@ -4,28 +4,34 @@ The manager writes what comes out to the database and, once that is committed, a
 knows the time, a file, a process or the database.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from db.errors import StateError
 from db.records import Edge, Resources, Task, Transition
 from db.states import Event, TaskKind, TaskState, Verdict
+from pilot.durations import say_duration
 from pilot.scheduler.graph import Entry, Graph
 from pilot.scheduler.nodes import Node, Slot
-from pilot.scheduler.policy import Clock, Placement, Policy, Running
+from pilot.scheduler.policy import Clock, Placement, Policy, Running, must_have
 from pilot.scheduler.pool import Pool
-from pilot.scheduler.times import Times
+from pilot.scheduler.ready import Shape
+from pilot.scheduler.times import LONGER, Times
 
 #: How often a task may be tried again, by what went wrong. What interrupts a task from outside is not here:
 #: it costs nothing.
 DEFAULT_BUDGETS: dict[Verdict, int] = {
     Verdict.CRASHED: 2,
-    Verdict.NOT_CONVERGED: 1,
+    Verdict.NOT_CONVERGED: 2,
     Verdict.OUT_OF_MEMORY: 1,
     Verdict.TIMEOUT: 1,
     Verdict.BAD_INPUT: 0,
     Verdict.INFRASTRUCTURE: 3,
 }
+
+
+#: How a task shows that no allocation like this one could hold it.
+TOO_LONG = "longer than an allocation like this one"
 
 
 @dataclass(slots=True)
@@ -46,10 +52,21 @@ class Outcome:
 
 
 class Reactor:
-    """Tasks, nodes, and the rules between them."""
+    """Tasks, nodes, and the rules between them.
 
-    def __init__(self, budgets: Mapping[Verdict, int] | None = None, times: Times | None = None) -> None:
-        self.graph = Graph()
+    Args:
+        budgets: how often a task may be tried again, where that is not as in :data:`DEFAULT_BUDGETS`.
+        times: what tasks have needed so far.
+        continuing: the engines that can go on from where an interrupted attempt has stopped.
+    """
+
+    def __init__(
+        self,
+        budgets: Mapping[Verdict, int] | None = None,
+        times: Times | None = None,
+        continuing: Container[str] = (),
+    ) -> None:
+        self.graph = Graph(continuing)
         self.pool = Pool()
         self.times = times or Times()
         self.running: dict[int, Running] = {}
@@ -79,7 +96,9 @@ class Reactor:
             transitions += self.graph.change(placement.task_id, Event.STARTED, _where(placement.slot))
         return placements, transitions
 
-    def attempt_ended(self, task_id: int, verdict: Verdict, reason: str, wall_s: float | None) -> Outcome:
+    def attempt_ended(
+        self, task_id: int, verdict: Verdict, reason: str, wall_s: float | None, *, resumable: bool = False
+    ) -> Outcome:
         """The attempt of a running task has ended and was judged.
 
         The slot is free again. A task that was cancelled meanwhile has no entry any more: only its slot counts.
@@ -90,13 +109,23 @@ class Reactor:
             return Outcome()
         if verdict is Verdict.DONE:
             if wall_s is not None:
-                self.times.learn(entry.shape.kind, entry.shape.size, wall_s)
+                self.times.learn(entry.shape.kind, entry.shape.size, entry.had_s + wall_s)
             return Outcome(self.graph.change(task_id, Event.SUCCEEDED))
         if verdict is Verdict.INTERRUPTED:
+            self.interrupted(task_id, wall_s or 0.0, resumable=resumable)
             return Outcome(self.graph.change(task_id, Event.INTERRUPTED, reason))
         if verdict is Verdict.CANCELLED:
             return Outcome(self.graph.change(task_id, Event.CANCELLED, reason))
         return self._after_failure(entry, verdict, reason)
+
+    def interrupted(self, task_id: int, wall_s: float, *, resumable: bool) -> None:
+        """An attempt of an open task was ended after so long: what it had counts, or it needs longer than that."""
+        entry = self.graph.entries[task_id]
+        if resumable:
+            entry.had_s += wall_s
+        elif LONGER * wall_s > (self.expected_s(entry.shape) or 0.0):
+            # few shapes, though each was interrupted at another moment
+            entry.shape = replace(entry.shape, at_least_s=float(f"{wall_s:.1g}"))
 
     def _after_failure(self, entry: Entry, verdict: Verdict, reason: str) -> Outcome:
         tries = dict(entry.tries or {})
@@ -142,6 +171,14 @@ class Reactor:
             outcome.transitions += self.graph.change(task_id, Event.CANCELLED, reason)
         return outcome
 
+    def pardon(self, task_id: int, verdict: Verdict) -> Outcome:
+        """One failure of an open task is not charged to it."""
+        entry = self.graph.entries[task_id]
+        tries = dict(entry.tries or {})
+        tries[verdict] = tries.get(verdict, 0) - 1
+        entry.tries = {verdict: count for verdict, count in tries.items() if count > 0}
+        return Outcome(tries={task_id: entry.tries})
+
     def demand_ended(self, task_id: int) -> None:
         """Make sure that no attempt of a task holds a slot any more.
 
@@ -178,12 +215,27 @@ class Reactor:
             self.pool.give_back(held.slot)
 
     def idle(self) -> bool:
-        """Whether nothing runs and nothing could start, however long one waits."""
+        """Whether nothing runs and nothing could start, however long one waits for room."""
         return not self.running and not any(
-            not self.pool.why_never(shape.resources) for shape in self.graph.ready.shapes()
+            not self.pool.why_not(shape.resources) for shape in self.graph.ready.shapes()
         )
 
-    def why_waiting(self) -> dict[TaskKind, dict[str, int]]:
+    def expected_s(self, shape: Shape) -> float | None:
+        """Seconds that a task of this shape is expected to need; None: nobody knows."""
+        return self.times.expected(shape.kind, shape.size, shape.time_request_s, shape.at_least_s)
+
+    def why_not_in_time(self, shape: Shape, clock: Clock) -> str:
+        """Why ready tasks of this shape do not start any more before the end; empty if they may."""
+        expected = self.expected_s(shape)
+        least = must_have(shape, expected)
+        if clock.allows(least):
+            return ""
+        needs = f"needs about {say_duration(expected)}"
+        if not clock.ever_allows(least):
+            return f"{needs}, {TOO_LONG} has for tasks ({say_duration(clock.whole_s)})"
+        return f"ready: {needs}, more than is left of this allocation"
+
+    def why_waiting(self, clock: Clock) -> dict[TaskKind, dict[str, int]]:
         """For each kind, the reasons why tasks of it do not run, with their numbers."""
         reasons: dict[TaskKind, dict[str, int]] = {}
 
@@ -198,8 +250,9 @@ class Reactor:
             if state is TaskState.WAITING and patient > 0:
                 say(kind, "waits for the tasks it needs", patient)
         for shape in self.graph.ready.shapes():
-            why_never = self.pool.why_never(shape.resources) if self.pool.nodes else ""
-            say(shape.kind, why_never or "ready: waits for free cores", self.graph.ready.count(shape))
+            impossible = self.pool.why_not(shape.resources) if self.pool.nodes else ""
+            why_not = impossible or self.why_not_in_time(shape, clock)
+            say(shape.kind, why_not or "ready: waits for free cores", self.graph.ready.count(shape))
         return reasons
 
 

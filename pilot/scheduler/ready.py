@@ -5,7 +5,8 @@ A hundred thousand labels ask for the same thing: grouped, a decision costs the 
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from db.records import Resources
@@ -14,13 +15,20 @@ from db.states import TaskKind
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What tasks of one group have in common."""
+    """What tasks of one group have in common.
+
+    Attributes:
+        at_least_s: so long they have run before they were interrupted, and would start over.
+        continues: an attempt that is interrupted loses nothing: the next one goes on from there.
+    """
 
     priority: int
     kind: TaskKind
     resources: Resources
     size: int = 0
     time_request_s: float | None = None
+    at_least_s: float = 0.0
+    continues: bool = False
 
 
 class Ready:
@@ -49,6 +57,24 @@ class Ready:
         self._counts[shape] -= 1
         if not self._counts[shape]:
             del self._counts[shape]
+
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self._shape_of
+
+    @contextmanager
+    def without(self, task_ids: Iterable[int]) -> Iterator[None]:
+        """For a while, as if these ready tasks were not."""
+        aside = [(task_id, self._shape_of[task_id]) for task_id in task_ids]
+        for task_id, _ in aside:
+            self.remove(task_id)
+        try:
+            yield
+        finally:
+            for task_id, shape in aside:
+                self.add(task_id, shape)
+            for shape in {shape for _, shape in aside}:
+                # done again and again, the places that are skipped would add up
+                self._heaps[shape] = sorted({each for each in self._heaps[shape] if self._shape_of.get(each) == shape})
 
     def shapes(self) -> Iterator[Shape]:
         """The shapes that have a ready task."""

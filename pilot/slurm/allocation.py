@@ -1,5 +1,6 @@
 """What SLURM granted us, as the environment of the batch process tells it."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -8,6 +9,8 @@ from db.errors import InputError
 from pilot.slurm.hostlist import counts, gpu_ids, hosts
 
 MIB_IN_MB = 1.048576
+_WHOLE = re.compile(r"[0-9]{1,15}")
+_MOMENT = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 T = TypeVar("T")
 
 
@@ -70,21 +73,21 @@ def from_environment(environ: Mapping[str, str]) -> Allocation | None:
             next_step="leave out the lines `#SBATCH hetjob` and ask for one kind of nodes",
         )
     names = _read(environ, "SLURM_JOB_NODELIST", hosts)
-    if not names:
-        raise _trouble("SLURM_JOB_NODELIST", environ)
+    if not names or len(set(names)) < len(names):
+        raise _trouble("SLURM_JOB_NODELIST", environ, "a node stands twice in it" if names else "")
     cpus = _cpus(environ, len(names))
     memory = _memory(environ, cpus)
     gpus = _head_gpus(environ, names[0])
     return Allocation(
         job_id=job_id,
-        restart=_read(environ, "SLURM_RESTART_COUNT", int) or 0,
+        restart=_read(environ, "SLURM_RESTART_COUNT", _whole) or 0,
         name=environ.get("SLURM_JOB_NAME", ""),
         nodes=tuple(
             NodeGrant(name, count, mb, gpus if name == names[0] else None)
             for name, count, mb in zip(names, cpus, memory, strict=True)
         ),
-        starts_at=_read(environ, "SLURM_JOB_START_TIME", float),
-        ends_at=_read(environ, "SLURM_JOB_END_TIME", float),
+        starts_at=_read(environ, "SLURM_JOB_START_TIME", _moment),
+        ends_at=_read(environ, "SLURM_JOB_END_TIME", _moment),
         partition=environ.get("SLURM_JOB_PARTITION", ""),
         account=environ.get("SLURM_JOB_ACCOUNT", ""),
         cluster=environ.get("SLURM_CLUSTER_NAME", ""),
@@ -102,8 +105,8 @@ def _cpus(environ: Mapping[str, str], nodes: int) -> tuple[int | None, ...]:
 
 def _memory(environ: Mapping[str, str], cpus: tuple[int | None, ...]) -> tuple[int | None, ...]:
     """MB of each node. SLURM means MiB; 0 means all, and of memory by GPU nobody but the node knows how much it is."""
-    per_node = _read(environ, "SLURM_MEM_PER_NODE", int)
-    per_cpu = _read(environ, "SLURM_MEM_PER_CPU", int)
+    per_node = _read(environ, "SLURM_MEM_PER_NODE", _whole)
+    per_cpu = _read(environ, "SLURM_MEM_PER_CPU", _whole)
     if per_node:
         return (int(per_node * MIB_IN_MB),) * len(cpus)
     if per_cpu and per_node is None:
@@ -126,6 +129,18 @@ def _head_gpus(environ: Mapping[str, str], head: str) -> tuple[int, ...] | None:
             except ValueError:  # UUIDs: not for us to number
                 return None
     return None
+
+
+def _whole(text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise ValueError("not a whole number")
+    return int(text)
+
+
+def _moment(text: str) -> float:
+    if not _MOMENT.fullmatch(text):
+        raise ValueError("not seconds since 1970")
+    return float(text)
 
 
 def _read(environ: Mapping[str, str], name: str, read: Callable[[str], T]) -> T | None:

@@ -5,12 +5,16 @@ from collections.abc import Iterator
 
 #: more names than any machine has nodes: such a list is garbage, and would fill the memory
 MOST = 100_000
+#: longer has no name, and no more brackets
+_LONGEST, _BRACKETS = 255, 8
+#: no node has so many cores, and no job so many nodes
+_LARGEST = 1_000_000
 
 _NOTHING = frozenset({"", "(null)", "None", "none", "N/A", "None assigned"})
 _NAME = re.compile(r"(?:[A-Za-z0-9._-]|\[[0-9,-]+\])+")
 _BRACKET = re.compile(r"\[([0-9,-]+)\]")
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
-_COUNT = re.compile(r"(\d+)(?:\(x(\d+)\))?")
+_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
+_COUNT = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
 
 
 def hosts(text: str) -> tuple[str, ...]:
@@ -26,10 +30,12 @@ def hosts(text: str) -> tuple[str, ...]:
     for part in _split(text):
         if not _NAME.fullmatch(part):
             raise ValueError(f"not a list of hosts: {text[:200]!r}")
+        if part.count("[") > _BRACKETS:
+            raise ValueError(f"not a list of hosts: {text[:200]!r}")
         for name in _expanded(part):
             names.append(name)
-            if len(names) > MOST:
-                raise ValueError(f"more than {MOST} hosts: {text[:200]!r}")
+            if len(names) > MOST or len(name) > _LONGEST:
+                raise ValueError(f"more than {MOST} hosts, or longer than any: {text[:200]!r}")
     return tuple(names)
 
 
@@ -43,7 +49,7 @@ def counts(text: str) -> tuple[int, ...]:
     for part in text.strip().split(","):
         match = _COUNT.fullmatch(part.strip())
         times = int(match[2] or 1) if match else 0
-        if match is None or len(found) + times > MOST:
+        if match is None or len(found) + times > MOST or int(match[1]) > _LARGEST:
             raise ValueError(f"not a list of numbers per node: {text[:200]!r}")
         found += [int(match[1])] * times
     return tuple(found)
@@ -53,12 +59,17 @@ def gpu_ids(text: str) -> tuple[int, ...]:
     """The GPUs of one node: ``0,1,3``, ``0-3``, ``[0-1,3]``; () for none.
 
     Raises:
-        ValueError: they are not called by numbers (UUIDs, MIG slices).
+        ValueError: they are not called by numbers (UUIDs, MIG slices), or are too many.
     """
     text = text.strip().removeprefix("[").removesuffix("]")
     if text in _NOTHING or text in {"NoDevFiles", "-1"}:
         return ()
-    return tuple(int(number) for part in text.split(",") for number in _range(part.strip()))
+    ids: list[int] = []
+    for part in text.split(","):
+        ids += [int(number) for number in _range(part.strip())]
+        if len(ids) > MOST:
+            raise ValueError(f"more than {MOST} GPUs: {text[:200]!r}")
+    return tuple(ids)
 
 
 def _split(text: str) -> Iterator[str]:

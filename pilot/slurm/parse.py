@@ -35,10 +35,15 @@ OVER = frozenset(
 _WALL_CLOCK = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _NO_MOMENT = frozenset({"", "Unknown", "NONE", "None", "N/A", "(null)", "NotSet", "0", "now"})
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][A-Za-z0-9_/:]*)=")
-_DURATION = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+)(?::(\d+))?")
+_DURATION = re.compile(r"(?:([0-9]{1,9})-)?(?:([0-9]{1,9}):)?([0-9]{1,9})(?::([0-9]{1,9}))?")
 _ENDLESS = frozenset({"infinite", "UNLIMITED", "unlimited", "INFINITE"})
+_ENDED = re.compile(r"srun: error: \S+: tasks? [\d,-]+: ")
 _UNREACHED = re.compile(r"error: (?:Task launch for .*failed on node|Node failure on) ([^\s:]+)")
-_JOB_ID = re.compile(r"\d+")
+_JOB_ID = re.compile(r"[0-9]{1,18}")
+_SECONDS = re.compile(r"[0-9]{1,15}")
+_WHOLE = re.compile(r"[0-9]{1,15}")
+#: what we ask of a job; said twice and differently, by a job that is called so, it is not believed
+_OF_A_JOB = frozenset({"JobState", "Restarts", "EndTime", "BatchFlag", "BatchHost", "NodeList"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ def moment(text: str, local: LocalTime) -> float | None:
     text = text.strip()
     if text in _NO_MOMENT:
         return None
-    if text.isdecimal():
+    if _SECONDS.fullmatch(text):
         return float(text)
     if _WALL_CLOCK.fullmatch(text):
         return local(text)
@@ -211,20 +216,35 @@ def job_status(text: str, wanted: str, local: LocalTime) -> JobStatus:
     """What ``scontrol show job -o`` says of the job ``wanted`` (of an array of jobs it may print several).
 
     Raises:
-        ValueError: the job is not in it.
+        ValueError: the job is not in it, or two things are said of it.
     """
     for line in _lines(text):
         found = fields(line)
         if found.get("JobId") != wanted or "JobState" not in found:
             continue
+        _demand_plain(line)
         return JobStatus(
             job_id=wanted,
             state=found["JobState"],
-            restarts=int(found.get("Restarts", "0")),
+            restarts=_whole(found.get("Restarts", "0")),
             ends_at=moment(found.get("EndTime", ""), local),
             headless=_headless(found),
         )
     raise ValueError(f"nothing about job {wanted}: {text[:200]!r}")
+
+
+def _demand_plain(line: str) -> None:
+    """See that nothing is said twice: names, comments and folders of jobs may hold words that look like SLURM's."""
+    said: dict[str, str] = {}
+    for match in re.finditer(r"(?:^|\s)([A-Za-z]+)=(\S*)", line):
+        if match[1] in _OF_A_JOB and said.setdefault(match[1], match[2]) != match[2]:
+            raise ValueError(f"{match[1]} is said twice, and differently: {line[:200]!r}")
+
+
+def _whole(text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"not a whole number: {text[:200]!r}")
+    return int(text)
 
 
 def _headless(job: Mapping[str, str]) -> bool:
@@ -248,9 +268,13 @@ def maintenance(text: str, local: LocalTime) -> tuple[Maintenance, ...]:
                 raise ValueError(f"not a reservation: {line[:200]!r}")
             continue
         said = fields(line)
+        if "ReservationName" not in said:
+            raise ValueError(f"not a reservation: {line[:200]!r}")
         flags = tuple(flag for flag in said.get("Flags", "").split(",") if flag)
+        if "MAINT" not in flags:
+            continue
         nodes = None if "ALL_NODES" in flags or said.get("Nodes") == "ALL" else hosts(said.get("Nodes", ""))
-        if "MAINT" not in flags or nodes == ():
+        if nodes == ():
             continue
         start, end = moment(said.get("StartTime", ""), local), moment(said.get("EndTime", ""), local)
         if start is None or end is None:
@@ -272,7 +296,7 @@ def partitions(text: str) -> tuple[Partition, ...]:
             raise ValueError(f"not a line of sinfo: {line[:200]!r}")
         name, state, limit, nodes, cpus, memory, gres = columns
         # "72+": at least that many
-        count, cores, mib = (int(number.strip().removesuffix("+")) for number in (nodes, cpus, memory))
+        count, cores, mib = (_whole(number.strip().removesuffix("+")) for number in (nodes, cpus, memory))
         found.append(
             Partition(name, state == "up", duration(limit), count, cores, mib, "" if gres == "(null)" else gres)
         )
@@ -307,6 +331,11 @@ def unreached_nodes(line: str) -> tuple[str, ...]:
         return () if match is None else hosts(match[1])
     except ValueError:
         return ()
+
+
+def is_end_of_rank(line: str) -> bool:
+    """Whether srun says in this line that tasks of its step have ended badly ("srun: error: n2: task 1: Killed")."""
+    return _ENDED.search(line) is not None
 
 
 def _lines(text: str) -> list[str]:

@@ -1,7 +1,12 @@
-"""Any calculator of ASE by its import path, in a process of its own: ``tasks.ase_label``."""
+"""Any calculator of ASE by its import path, in a process of its own: ``tasks.ase_label``.
+
+Its result appears whole, last, and with the id of its attempt. So it counts also where the process died after it:
+libraries with code of their own like to do so while Python ends.
+"""
 
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +23,17 @@ from tasks import endings
 from tasks.ase_label import RESULT, TASK, calculator_class
 from tasks.engines.command import last_line
 from tasks.protocol import Cause, Command, Exit, Finding, Judgement, Work
+from tasks.texts import in_one_line
 
 _KEYS = ("calculator", "arguments")
+#: what its process says of itself; see tasks.ase_label
+_PROBLEMS = (Verdict.BAD_INPUT, Verdict.NOT_CONVERGED, Verdict.OUT_OF_MEMORY)
+_LARGEST_RESULT_BYTES = 100_000_000
+_MEMORY = re.compile(r"MemoryError|cannot allocate memory|bad_alloc|out of memory", re.IGNORECASE)
+_MACHINE = re.compile(
+    r"No space left on device|Disk quota exceeded|Stale file handle|Input/output error|Read-only file system"
+    r"|StorageError"
+)
 
 
 def check_settings(settings: Json, species: Sequence[str], root: Path | None = None) -> list[str]:  # noqa: ARG001
@@ -76,23 +90,24 @@ class AseCalculator:
             return Judgement(Verdict.INFRASTRUCTURE, f"{sys.executable}: {end.message}", facts)
         result = _result(work)
         label, wrong = _label(result, len(work.spec["structure"]["numbers"]))
-        # the exit code counts only where it ended by itself
-        if label is not None and (end.code == 0 or end.cause is not None):
+        if label is not None:
             squares = [sum(x * x for x in row) for row in label.forces]
             facts |= {"energy": label.energy, "max_force": max(squares, default=0.0) ** 0.5}
+            if end.cause is None and end.code != 0:
+                facts["ended_with"] = _how(end)
             return Judgement(Verdict.DONE, "", facts, label)
         if end.cause is not None:
             return Judgement(*endings.BY_US[end.cause], facts)
         problem = result.get("problem")
-        if problem is not None:
-            return Judgement(Verdict(problem["verdict"]), str(problem["text"]), facts)
+        if isinstance(problem, dict) and problem.get("verdict") in _PROBLEMS:
+            return Judgement(Verdict(problem["verdict"]), in_one_line(str(problem.get("text", ""))), facts)
         return Judgement(*_by_itself(end, wrong, last_line(work.directory / "stderr")), facts)
 
     def stop_softly(self, work: Work) -> bool:  # noqa: ARG002
         """A single point has no middle to stop in."""
         return False
 
-    def soften(self, spec: Json, verdict: Verdict, tries: int) -> Json | None:  # noqa: ARG002
+    def soften(self, spec: Json, verdict: Verdict, tries: int, reason: str) -> Json | None:  # noqa: ARG002
         """What would help depends on the calculator: no remedy."""
         return None
 
@@ -119,9 +134,12 @@ def _path(settings: Json) -> str:
 
 def _result(work: Work) -> dict[str, Any]:
     """result.json if it is of this attempt, else empty."""
+    path = work.directory / RESULT
     try:
-        result = json.loads((work.directory / RESULT).read_text())
-    except (OSError, ValueError):
+        if path.stat().st_size > _LARGEST_RESULT_BYTES:
+            return {}
+        result = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(result, dict) or result.get("attempt_id") != work.attempt_id:
         return {}
@@ -133,11 +151,12 @@ def _label(result: Json, atoms: int) -> tuple[Label | None, str]:
         return None, "no result"
     try:
         label = Label.from_json(result["label"])
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         return None, "a result that cannot be read"
     if len(label.forces) != atoms:
         return None, f"forces of {len(label.forces)} atoms instead of {atoms}"
-    if not all(math.isfinite(x) for row in (*label.forces, (label.energy,), label.stress or ()) for x in row):
+    numbers = [x for row in (*label.forces, (label.energy,), label.stress or ()) for x in row]
+    if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
         return None, "a number that is not finite"
     return label, ""
 
@@ -146,10 +165,19 @@ def _by_itself(end: Exit, wrong: str, last: str) -> tuple[Verdict, str]:
     sent = endings.by_signal(end.signal)
     if sent is not None:
         return sent
-    how = f"signal {end.signal}" if end.signal is not None else f"exit code {end.code}"
+    how = _how(end)
     if end.code == 0:
         return Verdict.CRASHED, f"{how}, but {wrong}"
-    return Verdict.CRASHED, f"{how}: {last}" if last else f"{how}; {wrong}"
+    verdict = Verdict.CRASHED
+    if _MACHINE.search(last):
+        verdict = Verdict.INFRASTRUCTURE
+    elif _MEMORY.search(last):
+        verdict = Verdict.OUT_OF_MEMORY
+    return verdict, f"{how}: {last}" if last else f"{how}; {wrong}"
+
+
+def _how(end: Exit) -> str:
+    return f"signal {end.signal}" if end.signal is not None else f"exit code {end.code}"
 
 
 ENGINE = AseCalculator()

@@ -14,8 +14,9 @@ from db.states import Verdict
 from tasks import endings
 from tasks.programs import locate
 from tasks.protocol import Cause, Command, Exit, Finding, Judgement, Work
+from tasks.texts import in_one_line
 
-_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
+_NOT_EXECUTABLE, _NOT_FOUND, _BY_SIGNAL = 126, 127, 128
 _TAIL_BYTES = 8192
 
 
@@ -69,7 +70,9 @@ class CommandEngine:
             return Judgement(*endings.BY_US[end.cause], facts)
         if end.code == 0:
             return Judgement(Verdict.DONE, "", facts)
-        sent = endings.by_signal(end.signal)
+        # a shell whose program is ended by a signal says so by its exit code
+        shell = work.spec.get("shell") and end.code is not None and end.code > _BY_SIGNAL
+        sent = endings.by_signal((end.code or 0) - _BY_SIGNAL if shell else end.signal)
         if sent is not None:
             return Judgement(*sent, facts)
         last = last_line(work.directory / "stderr")
@@ -82,7 +85,7 @@ class CommandEngine:
         """A command has no way of its own but SIGTERM."""
         return False
 
-    def soften(self, spec: Json, verdict: Verdict, tries: int) -> Json | None:  # noqa: ARG002
+    def soften(self, spec: Json, verdict: Verdict, tries: int, reason: str) -> Json | None:  # noqa: ARG002
         """What a user typed is never changed."""
         return None
 
@@ -93,7 +96,7 @@ class CommandEngine:
 
 
 def last_line(path: Path) -> str:
-    """The last line of a text file that is not empty, at most 300 characters; empty if there is none."""
+    """The last line of a text file that is not empty, at most 300 printable characters; empty if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
@@ -102,7 +105,7 @@ def last_line(path: Path) -> str:
     except OSError:
         return ""
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    return in_one_line(lines[-1])[:300] if lines else ""
 
 
 def _folder(cwd: Any) -> Path | None:

@@ -11,6 +11,7 @@ from db.errors import InputError
 from db.files import write_whole
 from db.records import Json
 from db.states import Verdict
+from tasks import checkpoint, endings
 from tasks.engines.command import last_line
 from tasks.protocol import Cause, Command, Exit, Finding, Judgement, Work
 
@@ -23,6 +24,7 @@ _STORAGE = 6
 _ENDED_BY_US = {
     Cause.TIMEOUT: (Verdict.TIMEOUT, "it ran longer than its time limit"),
     Cause.MEMORY: (Verdict.OUT_OF_MEMORY, "it used more memory than it had asked for"),
+    Cause.OUTPUT: endings.BY_US[Cause.OUTPUT],
     Cause.DRAIN: (Verdict.INTERRUPTED, "stopped by the drain"),
     Cause.LOST: (Verdict.INTERRUPTED, "nobody saw it end, and there is no result"),
 }
@@ -38,7 +40,7 @@ class PythonStep:
         needs: keys that the spec must have.
         writes: files that a finished step leaves in the attempt's folder.
         packages: what must be installed; the first gives the version that ``pilot doctor`` shows.
-        stops: whether it heeds a file ``stop``.
+        stops: whether it heeds a file ``stop``, and writes checkpoints from which it can go on.
         writes_input: it does, for each of them.
     """
 
@@ -70,6 +72,7 @@ class PythonStep:
             "root": str(work.root),
             "threads": work.resources.threads,
             "spec": dict(work.spec),
+            "note": self._take_over(work),
         }
         with contextlib.suppress(FileNotFoundError):
             (work.directory / STOP_FILE).unlink()
@@ -77,6 +80,16 @@ class PythonStep:
         # sums depend on the number of threads: one thread gives the same potential every time
         threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
         return Command((sys.executable, "-P", "-m", "tasks.steps"), env=threads)
+
+    def _take_over(self, work: Work) -> str:
+        """Copy the checkpoint of the attempt before, if there is one of use; else why not, for the log."""
+        if work.previous is None or not self.stops:
+            return ""
+        try:
+            checkpoint.inherit(work.previous, work.directory, checkpoint.identity(self.step, work.spec))
+        except checkpoint.UnusableError as error:
+            return f"starting afresh: the checkpoint of {work.previous.name} cannot be used: {error}"
+        return ""
 
     def judge(self, work: Work, end: Exit) -> Judgement:
         """By result.json, which appears whole and last, and the way the process ended."""
@@ -93,7 +106,7 @@ class PythonStep:
             return self._judge_result(work, facts)
         if end.cause is not None:
             verdict, reason = _ENDED_BY_US[end.cause]
-            return Judgement(verdict, reason)
+            return self._interrupted(work, reason, {}) if verdict is Verdict.INTERRUPTED else Judgement(verdict, reason)
         last = last_line(work.directory / "stderr")
         how = f"signal {end.signal}" if end.signal is not None else f"exit code {end.code}"
         if end.code == 0:
@@ -103,17 +116,27 @@ class PythonStep:
 
     def _judge_result(self, work: Work, facts: dict[str, Any]) -> Judgement:
         if facts.get("stopped"):
-            return Judgement(Verdict.INTERRUPTED, "stopped on request", facts)
+            return self._interrupted(work, "stopped on request", facts)
         lost = [name for name in self.writes if not (work.directory / name).is_file()]
         if lost:
             return Judgement(Verdict.CRASHED, f"the result is there, but not {', '.join(lost)}", facts)
         return Judgement(Verdict.DONE, "", facts)
 
+    def _interrupted(self, work: Work, reason: str, facts: dict[str, Any]) -> Judgement:
+        """Whether the next attempt can go on from here, and from where."""
+        if not self.stops:
+            return Judgement(Verdict.INTERRUPTED, reason, facts)
+        try:
+            found = checkpoint.look(work.directory, checkpoint.identity(self.step, work.spec))
+        except checkpoint.UnusableError:
+            return Judgement(Verdict.INTERRUPTED, reason, facts)
+        return Judgement(Verdict.INTERRUPTED, reason, {**facts, "checkpoint_at": found.at}, resumable=True)
+
     def _result(self, work: Work) -> dict[str, Any]:
         """result.json of this very attempt, or nothing."""
         try:
             result = json.loads((work.directory / _RESULT_FILE).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return result if isinstance(result, dict) and result.get("attempt_id") == work.attempt_id else {}
 
@@ -124,7 +147,7 @@ class PythonStep:
         write_whole(work.directory / STOP_FILE, "", durable=False)
         return True
 
-    def soften(self, spec: Json, verdict: Verdict, tries: int) -> Json | None:  # noqa: ARG002
+    def soften(self, spec: Json, verdict: Verdict, tries: int, reason: str) -> Json | None:  # noqa: ARG002
         """There is no gentler way to do these."""
         return None
 

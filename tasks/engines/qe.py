@@ -4,27 +4,34 @@ What its exit code and its JOB DONE are worth was tried with QE 6.7. It prints J
 not converged or when it was asked to stop (exit code 2, or 255 if that was before the first step), and with
 ``scf_must_converge=.false.`` even "convergence has been achieved" with exit code 0. So a label counts only
 if all of it fits together: see :class:`tasks.engines.qe_output.Report`.
+
+A run that was stopped cleanly in its SCF loop keeps its scratch folder, and the next attempt goes on from there
+(:mod:`tasks.engines.qe_restart`). In all other cases the folder is removed when the run is judged.
 """
 
 import contextlib
-import shutil
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from db.errors import PilotError
+from db.errors import PilotError, StorageError
 from db.files import write_whole
 from db.records import Json, Label, Structure
 from db.states import Verdict
-from tasks.engines import qe_pseudo, qe_verdict
+from tasks.engines import qe_pseudo, qe_remedies, qe_restart, qe_verdict
 from tasks.engines.qe_input import PREFIX, SCRATCH, Run, kpoints, write_input
-from tasks.engines.qe_output import read
+from tasks.engines.qe_output import Report, read
 from tasks.engines.qe_settings import command_of, pseudo_folder, table
 from tasks.programs import first_match, locate
-from tasks.protocol import Cause, Command, Exit, Finding, Judgement, Work
+from tasks.protocol import Command, Exit, Finding, Judgement, Work
+from tasks.scratch import drop
+from tasks.texts import head_and_tail
 
 _EV_PER_A3_IN_GPA = 160.21766208
-_LEAST_MIXING = 0.1
+_RESTARTS = re.compile(r"^\s*restart_mode\s*=\s*'restart'", re.MULTILINE)
 _VERSION_TIMEOUT_S = 20.0
+_PROBE_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +42,25 @@ class QuantumEspresso:
     writes_input: bool = True
 
     def prepare(self, work: Work) -> Command:
-        """Write pw.in.
+        """Write pw.in, and take over what an earlier attempt left to go on from.
 
         Raises:
             InputError: an element or its pseudopotential is not there, or the settings or the cell are wrong.
+            StorageError: the disk refuses.
         """
         structure = Structure.from_json(work.spec["structure"])
         run = Run(title=_title(work), root=work.root, time_left_s=work.time_left_s)
-        text = write_input(structure, work.spec, run)
-        write_whole(work.directory / "pw.in", text, durable=False)
+        try:
+            text = write_input(structure, work.spec, run)
+            if qe_restart.take_over(work):
+                text = write_input(structure, work.spec, replace(run, restart=True))
+            write_whole(work.directory / "pw.in", text, durable=False)
+        except PilotError:
+            # whatever follows this starts afresh
+            for directory in (work.directory, work.previous):
+                if directory is not None:
+                    drop(directory)
+            raise
         return Command(
             argv=(*command_of(work.spec["settings"]), "-in", "pw.in"),
             mpi=True,
@@ -55,22 +72,25 @@ class QuantumEspresso:
     def judge(self, work: Work, end: Exit) -> Judgement:
         """By the exit code, the markers, the convergence, the numbers and the attempt that they belong to."""
         structure = Structure.from_json(work.spec["structure"])
-        err = _text(work, "pw.err")
-        report = read(_text(work, "pw.out"), err, len(structure.numbers))
-        if report.title != _title(work):
-            if report.title:
-                # of another attempt: as if it were not there
-                report = read("", "", len(structure.numbers))
-            report = replace(report, label=None, missing=report.missing or "nothing says which attempt it is of")
-        verdict, reason = qe_verdict.of(report, end, command_of(work.spec["settings"])[0], err)
-        if end.cause is not Cause.LOST or verdict is Verdict.DONE:
-            # it starts afresh in any case; when nobody saw the end, something may still be writing there
-            with contextlib.suppress(OSError):
-                shutil.rmtree(work.directory / SCRATCH)
+        err = head_and_tail(work.directory / "pw.err")
+        report = _read(work, err, len(structure.numbers))
+        restarted = bool(_RESTARTS.search(head_and_tail(work.directory / "pw.in")))
+        verdict, reason = qe_verdict.of(report, end, command_of(work.spec["settings"])[0], err, restarted=restarted)
+        if verdict is Verdict.CRASHED and not report.complaint and (refusal := _refusal(work.directory)):
+            verdict, reason = Verdict.INFRASTRUCTURE, f"{reason}; {refusal}"
+        # it is told when all is written
+        stopped = verdict is Verdict.INTERRUPTED and report.stopped and report.job_done and report.looped
+        resumable = stopped and qe_restart.keep(work)
+        if not resumable:
+            drop(work.directory)
         facts: dict[str, Any] = {"qe_version": report.version, "scf_steps": report.scf_steps}
         facts["seconds"] = end.wall_s if report.seconds is None else report.seconds
+        if restarted:
+            facts["restarted"] = True
         if verdict is not Verdict.DONE or report.label is None:
-            return Judgement(verdict, reason, facts)
+            return Judgement(verdict, reason, facts, resumable=resumable)
+        if end.cause is None and end.code != 0:
+            facts["ended_with"] = qe_verdict.how(end)
         with contextlib.suppress(PilotError):
             facts["kpoints"] = list(kpoints(structure, work.spec))
         label = report.label if all(structure.pbc) else Label(report.label.energy, report.label.forces)
@@ -86,27 +106,9 @@ class QuantumEspresso:
             return False
         return True
 
-    def soften(self, spec: Json, verdict: Verdict, tries: int) -> Json | None:
-        """Once, when it did not converge: mix half as much, with twice the steps.
-
-        Where the structure has a surface (not periodic in all directions) the mixing is also screened
-        locally (``local-TF``), which keeps charge from sloshing between matter and vacuum.
-        """
-        if verdict is not Verdict.NOT_CONVERGED or tries != 1:
-            return None
-        settings = dict(spec["settings"])
-        given = {str(key).lower(): dict(value) for key, value in table(settings)["input"].items()}
-        # what stands in "input" would win over the settings
-        electrons = given.get("electrons", {})
-        beta = float(electrons.pop("mixing_beta", table(settings)["mixing_beta"]))
-        steps = int(electrons.pop("electron_maxstep", table(settings)["electron_maxstep"]))
-        settings["mixing_beta"] = min(beta, max(0.5 * beta, _LEAST_MIXING))
-        settings["electron_maxstep"] = 2 * steps
-        if not all(spec["structure"]["pbc"]):
-            electrons.setdefault("mixing_mode", "local-TF")
-        if given or electrons:
-            settings["input"] = given | {"electrons": electrons}
-        return {**spec, "settings": settings}
+    def soften(self, spec: Json, verdict: Verdict, tries: int, reason: str) -> Json | None:
+        """Gentler mixing in two steps where it did not converge, another diagonalisation where that crashed."""
+        return qe_remedies.soften(spec, verdict, tries, reason)
 
     def find(self, settings: Json) -> Finding:
         """pw.x, its version, and the pseudopotentials that the settings name."""
@@ -136,11 +138,26 @@ def _title(work: Work) -> str:
     return f"pilot attempt {work.attempt_id}"
 
 
-def _text(work: Work, name: str) -> str:
+def _read(work: Work, err: str, atoms: int) -> Report:
+    """What the outputs say of this attempt; those of another attempt are as if they were not there."""
+    out, crash = (head_and_tail(work.directory / name) for name in ("pw.out", "CRASH"))
+    report = read(out, err, atoms, crash)
+    if report.title == _title(work):
+        return report
+    if report.title:
+        report = read("", "", atoms)
+    return replace(report, label=None, missing=report.missing or "nothing says which attempt it is of")
+
+
+def _refusal(directory: Path) -> str:
+    """What the disk says to a small file; a run on a full disk may end without a word, as there is no room for it."""
+    probe = directory / "room"
     try:
-        return (work.directory / name).read_text(errors="replace")
-    except OSError:
-        return ""
+        write_whole(probe, bytes(_PROBE_BYTES), durable=False)
+        probe.unlink()
+    except (OSError, StorageError) as error:
+        return error.what if isinstance(error, StorageError) else str(error)
+    return ""
 
 
 def _numbers(label: Label) -> dict[str, float]:

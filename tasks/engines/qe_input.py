@@ -11,13 +11,14 @@ from ase.io.espresso import write_espresso_in
 
 from db.errors import InputError
 from db.records import Json, Structure
+from tasks import scratch
 from tasks.engines import qe_pseudo
 from tasks.engines.qe_settings import MAGNETIZATION, check_settings, pseudo_folder, table
 from tasks.formats.atoms import to_atoms
 from tasks.kpoints import Grid, explicit, grid
 
 PREFIX = "pilot"
-SCRATCH = "scratch"
+SCRATCH = scratch.FOLDER
 #: stop so much before we are stopped: as a part of the time left; at least; at most (s)
 _MARGIN, _MARGIN_LEAST, _MARGIN_MOST = 0.05, 5.0, 60.0
 
@@ -30,11 +31,13 @@ class Run:
         title: printed by pw.x in its output; says which attempt the output is of.
         root: the campaign folder.
         time_left_s: seconds until it is stopped; None when that is not near.
+        restart: the scratch folder holds what an earlier attempt left when it was stopped.
     """
 
     title: str
     root: Path
     time_left_s: float | None = None
+    restart: bool = False
 
 
 def write_input(structure: Structure, spec: Json, run: Run) -> str:
@@ -98,13 +101,14 @@ def namelists(settings: Json, run: Run, folder: Path) -> dict[str, dict[str, Any
     control: dict[str, Any] = {
         "calculation": "scf",
         "title": run.title,
-        "restart_mode": "from_scratch",
+        "restart_mode": "restart" if run.restart else "from_scratch",
         "prefix": PREFIX,
         # relative: QE cuts long paths off, and the attempt's own folder is new, so no stale EXIT file is there
         "outdir": f"./{SCRATCH}",
         "pseudo_dir": str(folder),
         "tprnfor": True,
         "tstress": True,
+        # nothing of a run that ends well; what is needed to go on is written at a clean stop all the same
         "disk_io": "none",
     }
     if run.time_left_s is not None:

@@ -2,49 +2,33 @@
 
 ASE has a reader of this text (``ase.io.espresso``); it also reads the structure and all the bands, and
 stops with whatever error the first odd line gives. A verdict needs the opposite: few numbers, and a
-sentence for each one that is not there. The tests compare the numbers with ASE's.
-
-Units: ASE's reader converts with CODATA 2006, so we do too, and a label is the same by either way. QE 6.7
-itself has a later set; the two Rydbergs differ by 9·10⁻⁸ of the value, for all labels alike.
+sentence for each one that is not there.
 """
 
-import math
 import re
 from dataclasses import dataclass
 
-from ase.units import create_units
-
-from db.records import Label, Vector
-
-_UNITS = create_units("2006")
-RY: float = _UNITS["Ry"]
-RY_PER_BOHR: float = _UNITS["Ry"] / _UNITS["Bohr"]
-RY_PER_BOHR3: float = _UNITS["Ry"] / _UNITS["Bohr"] ** 3
+from db.records import Label
+from tasks.engines.qe_numbers import NUMBER, label_of, number
+from tasks.texts import in_one_line
 
 #: How a run says that it stopped although it was not finished: at our wish, or at its time.
 _STOPPED = ("Maximum CPU time exceeded", "stopped by user", "Signal Received, stopping")
 _NOT_CONVERGED = ("convergence NOT achieved", "maximum number of steps has been reached")
 _NO_MEMORY = re.compile(
-    r"not enough (space|memory)|out of memory|cannot allocate memory|insufficient memory|bad_alloc"
-    r"|allocation would exceed memory limit|error allocating|oom.?kill",
+    r"not enough (space to allocate|memory)|out of memory|cannot allocate|insufficient (virtual )?memory|bad_alloc"
+    r"|allocation would exceed memory limit|error allocating|error in allocation|oom.?kill|unable to allocate",
     re.IGNORECASE,
 )
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][-+]?\d+)?"
-_TITLE = re.compile(r"^\s*Title:[ \t]*\n[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_ENERGY = re.compile(rf"^!\s+total energy\s+=\s*({_NUMBER})\s+Ry", re.MULTILINE)
-_FORCE_HEAD = re.compile(r"^\s*Forces acting on atoms[^\n]*$", re.MULTILINE)
-# columns may touch, but only where the sign of the next one parts them
-_GAP = r"(?:\s+|(?=-))"
-_FORCE = re.compile(rf"^\s*atom\s+\d+\s+type\s+\d+\s+force\s*=\s*({_NUMBER}){_GAP}({_NUMBER}){_GAP}({_NUMBER})\s*$")
-# the three columns in kbar behind these may be full of stars
-_STRESS = re.compile(rf"^\s*({_NUMBER}){_GAP}({_NUMBER}){_GAP}({_NUMBER})\s+\S")
-_STRESS_HEAD = re.compile(r"^\s*total\s+stress\b[^\n]*$", re.MULTILINE)
+# never \s at the beginning of a line: it would look across all the empty ones behind it, for each of them
+_TITLE = re.compile(r"^[ \t]*Title:[ \t]*\n[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _SCF_STEPS = re.compile(r"convergence has been achieved in\s+(\d+)\s+iterations")
-_ACCURACY = re.compile(rf"estimated scf accuracy\s+<\s*({_NUMBER})\s+Ry")
-_THRESHOLD = re.compile(rf"(?:scf convergence threshold|convergence threshold)\s*=\s*({_NUMBER})")
-_WALL = re.compile(r"^\s*PWSCF\s*:.*?CPU\s+(.*?)\s*WALL", re.MULTILINE)
+_ACCURACY = re.compile(rf"estimated scf accuracy\s+<\s*({NUMBER})\s+Ry")
+_THRESHOLD = re.compile(rf"(?:scf convergence threshold|convergence threshold)\s*=\s*({NUMBER})")
+_WALL = re.compile(r"^[ \t]*PWSCF[ \t]*:.*?CPU[ \t]+(.*?)[ \t]*WALL", re.MULTILINE)
 _VERSION = re.compile(r"Program PWSCF v\.?\s*(\S+)")
-_COMPLAINT = re.compile(r"%{20,}\s*\n(.*?)\n\s*%{20,}", re.DOTALL)
+_RULE = re.compile(r"^[ \t]*%{20,}[ \t]*$", re.MULTILINE)
+_COMPLAINT_LINES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +40,8 @@ class Report:
         version: of QE, or empty.
         title: of the run, or empty.
         scf_began: it had read its input and gone on to the first SCF step.
+        looped: it has begun the first SCF step.
+        stepped: it has finished at least one SCF step.
         job_done: it has printed JOB DONE (which it also does when it has failed).
         stopped: it stopped before its end at our wish or at its time.
         converged: no sign that the SCF is not converged, and its estimated accuracy is within the threshold.
@@ -71,6 +57,8 @@ class Report:
     version: str
     title: str
     scf_began: bool
+    looped: bool
+    stepped: bool
     job_done: bool
     stopped: bool
     converged: bool
@@ -87,28 +75,31 @@ class Report:
         return self.job_done and not self.stopped and self.converged and not self.complaint and self.label is not None
 
 
-def read(out: str, err: str, atoms: int) -> Report:
+def read(out: str, err: str, atoms: int, crash: str = "") -> Report:
     """Read the two outputs of a run.
 
     Args:
         out: standard output.
         err: standard error.
         atoms: how many atoms the structure has.
+        crash: the file CRASH, into which pw.x writes its complaint once more.
     """
-    label, missing = _label(out, atoms)
+    label, missing = label_of(out, atoms)
     return Report(
         began="Program PWSCF" in out,
         version=_first(_VERSION, out),
         title=_first(_TITLE, out),
-        scf_began="Self-consistent Calculation" in out,
+        scf_began="Self-consistent Calculation" in out or "iteration #" in out,
+        looped="iteration #" in out,
+        stepped="estimated scf accuracy" in out,
         job_done="JOB DONE" in out,
         stopped=any(text in out for text in _STOPPED),
         converged=_converged(out),
-        complaint=_complaint(out) or _complaint(err),
-        no_memory=bool(_NO_MEMORY.search(out) or _NO_MEMORY.search(err)),
+        complaint=_complaint(out) or _complaint(err) or _complaint(crash),
+        no_memory=any(_NO_MEMORY.search(text) for text in (out, err, crash)),
         label=label,
         missing=missing,
-        scf_steps=int(steps) if (steps := _first(_SCF_STEPS, out)) else None,
+        scf_steps=int(steps[-9:]) if (steps := _first(_SCF_STEPS, out)) else None,
         seconds=_seconds(_first(_WALL, out)),
     )
 
@@ -119,8 +110,16 @@ def _first(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _complaint(text: str) -> str:
-    found = _COMPLAINT.search(text)
-    return " ".join(found.group(1).split()) if found else ""
+    """What stands between the first line of % and the next, or the end, if that was lost."""
+    rule = _RULE.search(text)
+    if rule is None:
+        return ""
+    said: list[str] = []
+    for line in text[rule.end() : rule.end() + 4000].splitlines()[:_COMPLAINT_LINES]:
+        if _RULE.match(line):
+            break
+        said.append(line)
+    return in_one_line(" ".join(said)) or "a complaint without words"
 
 
 def _converged(out: str) -> bool:
@@ -132,61 +131,7 @@ def _converged(out: str) -> bool:
     if not accuracies or not threshold:
         return False
     # the threshold is printed with two digits, the accuracy with eight places
-    return _number(accuracies[-1]) <= 1.1 * _number(threshold) + 1e-8
-
-
-def _label(out: str, atoms: int) -> tuple[Label | None, str]:
-    found = _ENERGY.findall(out)
-    if not found:
-        return None, "no total energy"
-    energy = _number(found[-1]) * RY
-    forces = _forces(out, atoms)
-    if forces is None:
-        return None, f"not the forces of {atoms} atoms"
-    stress = _stress(out)
-    if stress is None:
-        return None, "no stress"
-    if not all(math.isfinite(x) for x in (energy, *stress, *(x for row in forces for x in row))):
-        return None, "a number that is not finite"
-    return Label(energy=energy, forces=forces, stress=stress), ""
-
-
-def _forces(out: str, atoms: int) -> tuple[Vector, ...] | None:
-    """The total forces: the first block under the heading; high verbosity prints its parts after it."""
-    heads = list(_FORCE_HEAD.finditer(out))
-    if not heads:
-        return None
-    rows: list[Vector] = []
-    for line in out[heads[-1].end() :].splitlines():
-        found = _FORCE.match(line)
-        if found:
-            x, y, z = (_number(text) * RY_PER_BOHR for text in found.groups())
-            rows.append((x, y, z))
-        elif line.strip() and (rows or "negative rho" not in line):
-            break
-    return tuple(rows) if len(rows) == atoms else None
-
-
-def _stress(out: str) -> tuple[float, float, float, float, float, float] | None:
-    """From the columns in Ry/bohr³, which have more digits than those in kbar. QE's sign is minus ASE's."""
-    heads = list(_STRESS_HEAD.finditer(out))
-    if not heads:
-        return None
-    rows = []
-    for line in out[heads[-1].end() :].splitlines()[1:4]:
-        found = _STRESS.match(line)
-        if found is None:
-            return None
-        # + 0.0 turns -0.0 into 0.0
-        rows.append([-_number(text) * RY_PER_BOHR3 + 0.0 for text in found.groups()])
-    if len(rows) != 3:
-        return None
-    return rows[0][0], rows[1][1], rows[2][2], rows[1][2], rows[0][2], rows[0][1]
-
-
-def _number(text: str) -> float:
-    """A Fortran number; it may have a D for its exponent."""
-    return float(text.replace("D", "E").replace("d", "e"))
+    return number(accuracies[-1]) <= 1.1 * number(threshold) + 1e-8
 
 
 def _seconds(text: str) -> float | None:

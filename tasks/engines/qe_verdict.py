@@ -1,9 +1,15 @@
-"""From what pw.x printed and how it ended to a verdict. Pure."""
+"""From what pw.x printed and how it ended to a verdict. Pure.
+
+A complete result of this very attempt, converged, with all its numbers in agreement, is a result, also where the
+process was killed or gave another exit code after JOB DONE: MPI likes to fail while it finalises, and the numbers were
+all there before. Only the exit codes by which pw.x itself says that something is wrong contradict it.
+"""
 
 import re
 
 from db.states import Verdict
 from tasks import endings
+from tasks.engines import qe_remedies
 from tasks.engines.qe_output import Report
 from tasks.protocol import Cause, Exit
 
@@ -14,40 +20,50 @@ _NOT_THERE = re.compile(
     r"|command not found|error while loading shared libraries"
 )
 _NO_PROGRAM = re.compile(r"no such (file|program)|not found|permission denied|exec format|interpreter", re.IGNORECASE)
+#: pw.x's own: SCF not converged, steps at an end, stopped
+_OWN_CODES = frozenset({2, 3, 255})
 #: what the machine is to blame for
 _MACHINE = re.compile(
     r"No space left on device|Disk quota exceeded|Stale file handle|Input/output error|Transport endpoint"
+    r"|Read-only file system|File too large"
     r"|not enough slots available|ORTE was unable|PRTE ERROR|An ORTE daemon has unexpectedly failed"
     r"|Unable to create step|PMI2?_Init failed|PMIX ERROR"
 )
 _KILLED_RANK = re.compile(r"exited on signal (\d+)")
+_NOT_INPUT = re.compile(r"error (while )?writing|problems writing|error while closing|cannot write", re.IGNORECASE)
+_SETTINGS = re.compile(r"smearing is needed", re.IGNORECASE)
 #: routines whose complaints are about files and not about what the user wrote
 _OF_FILES = ("davcio", "diropn", "mp_", "wfcrec", "write_rhog", "read_rhog", "create_directory")
 
 
-def of(report: Report, end: Exit, program: str, err: str) -> tuple[Verdict, str]:
+def of(report: Report, end: Exit, program: str, err: str, *, restarted: bool = False) -> tuple[Verdict, str]:
     """The verdict and, unless it is DONE, one line that says why.
 
     An exit code counts only where the run ended by itself: where we ended it, or nobody saw its end, the
     output decides alone.
 
     Args:
-        report: what the two outputs say.
+        report: what the outputs say.
         end: how it ended.
         program: what was started, for the message.
         err: standard error.
+        restarted: it was to go on from where an earlier attempt had stopped.
     """
     if end.cause is Cause.CANCEL:
         return endings.BY_US[end.cause]
     if end.cause is Cause.NOT_STARTED:
         return _not_started(end, program)
-    if report.complete and (end.code == 0 or end.cause is not None):
+    if report.complete and (end.cause is not None or end.code not in _OWN_CODES):
         return Verdict.DONE, ""
     if end.cause is not None:
         return endings.BY_US[end.cause]
     if report.stopped:
         return Verdict.INTERRUPTED, "it stopped before its end, as asked or because its time was over"
-    return _by_itself(report, end, program, err)
+    verdict, reason = _by_itself(report, end, program, err)
+    if restarted and not report.stepped and verdict in {Verdict.CRASHED, Verdict.BAD_INPUT}:
+        # what it was given to go on from is gone by now, so this cannot happen to the next attempt
+        return Verdict.INTERRUPTED, f"it could not go on from where it had stopped, and starts afresh: {reason}"
+    return verdict, reason
 
 
 def _not_started(end: Exit, program: str) -> tuple[Verdict, str]:
@@ -59,22 +75,19 @@ def _not_started(end: Exit, program: str) -> tuple[Verdict, str]:
 
 
 def _by_itself(report: Report, end: Exit, program: str, err: str) -> tuple[Verdict, str]:
-    how = _how(end)
+    ended = how(end)
     rank = _KILLED_RANK.search(err)
     signal = end.signal or (int(rank.group(1)) if rank else 0) or max(0, (end.code or 0) - 128)
     if report.no_memory:
-        return Verdict.OUT_OF_MEMORY, f"it says that memory was short ({report.complaint or how})"
+        return Verdict.OUT_OF_MEMORY, f"it says that memory was short ({report.complaint or ended})"
     sent = endings.by_signal(signal)
     if sent is not None:
         return sent
-    machine = _MACHINE.search(err)
+    machine = _MACHINE.search(f"{err}\n{report.complaint}")
     if machine:
         return Verdict.INFRASTRUCTURE, machine.group(0)
     if report.complaint:
-        # before the first SCF step it has only read its input
-        files = any(f"in routine {name}" in report.complaint for name in _OF_FILES)
-        early = not report.scf_began and not files
-        return (Verdict.BAD_INPUT if early else Verdict.CRASHED), report.complaint
+        return _of_complaint(report), report.complaint
     missing = _NOT_THERE.search(err)
     if not report.began and (missing or end.code == 127):
         said = missing.group(0) if missing else "there is no such program"
@@ -82,8 +95,20 @@ def _by_itself(report: Report, end: Exit, program: str, err: str) -> tuple[Verdi
     if report.job_done and not report.converged:
         return Verdict.NOT_CONVERGED, "the SCF is not converged"
     what = report.missing or ("not to its end" if not report.job_done else "complete")
-    return Verdict.CRASHED, f"{how}; output: {what}"
+    return Verdict.CRASHED, f"{ended}; output: {what}"
 
 
-def _how(end: Exit) -> str:
+def _of_complaint(report: Report) -> Verdict:
+    if _NOT_INPUT.search(report.complaint):
+        return Verdict.INFRASTRUCTURE
+    if _SETTINGS.search(report.complaint):
+        return Verdict.BAD_INPUT
+    # before the first SCF step it has only read its input, and perhaps diagonalised once
+    files = any(f"in routine {name}" in report.complaint for name in _OF_FILES)
+    early = not report.scf_began and not files and not qe_remedies.is_of_diagonalisation(report.complaint)
+    return Verdict.BAD_INPUT if early else Verdict.CRASHED
+
+
+def how(end: Exit) -> str:
+    """The exit code or the signal."""
     return f"signal {end.signal}" if end.signal is not None else f"exit code {end.code}"

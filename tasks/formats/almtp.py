@@ -18,6 +18,8 @@ A row of A is dE/dθ over N, the number of atoms (weight_scaling 2), with the pa
 the file: radial coefficients, species coefficients, moment coefficients.
 """
 
+import io
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,10 +30,13 @@ import numpy.typing as npt
 
 from db.errors import InputError
 from tasks.formats.cfg import Configuration, parse_cfg
+from tasks.formats.cfg_parser import number
 from tasks.formats.mtp import ACTIVE_SET_MARK, parse_potential
 
 Floats = npt.NDArray[np.float64]
 
+#: the index of a configuration or -1, and the index of a neighbourhood
+_ROW = re.compile(r"(-1|[0-9]{1,9})\s+-?[0-9]{1,9}")
 _WEIGHTS = ("energy_weight", "force_weight", "stress_weight", "site_en_weight", "weight_scaling")
 
 
@@ -82,7 +87,7 @@ def read_active_set(path: Path) -> ActiveSet:
     weights, tail = _weights(tail, path)
     matrix, inverse, tail = _matrices(tail, size, path)
     rows, text = _rows(tail, size, path)
-    configurations = tuple(parse_cfg(text.splitlines(), f"{path}, its active set"))
+    configurations = tuple(parse_cfg(io.StringIO(text, newline=None), f"{path}, its active set"))
     if max(rows) >= len(configurations):
         raise _bad("the file is not whole: configurations of the active set are missing", path)
     return ActiveSet(matrix, inverse, configurations, weights, rows, (mark + version).decode("ascii", "replace"))
@@ -119,9 +124,11 @@ def _weights(tail: bytes, path: Path) -> tuple[dict[str, float], bytes]:
         if match is None or match[1].decode("ascii", "replace") != name:
             raise _bad(f"{name} is missing from the active set, or the layout is of another version", path)
         try:
-            weights[name] = float(match[2])
-        except ValueError as error:
-            raise _bad(f"{name} of the active set is not a number", path) from error
+            weights[name] = number(match[2].decode("ascii", "replace"))
+        except ValueError:
+            weights[name] = math.nan
+        if not math.isfinite(weights[name]):
+            raise _bad(f"{name} of the active set is not a number", path)
     return weights, tail
 
 
@@ -134,16 +141,24 @@ def _matrices(tail: bytes, size: int, path: Path) -> tuple[Floats, Floats, bytes
     if not (np.isfinite(matrix).all() and np.isfinite(inverse).all()):
         raise _bad("the matrices of the active set hold numbers that are not finite", path)
     # the inverse is updated step by step as rows are exchanged, so rounding gathers in it
-    error = float(np.abs(matrix @ inverse - np.eye(size)).max())
-    if error > 1e-3:
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = float(np.abs(matrix @ inverse - np.eye(size)).max())
+    # also when it is not a number
+    if not error <= 1e-3:
         raise _bad(f"the matrices of the active set are not the inverse of each other (off by {error:.1e})", path)
     return matrix, inverse, tail[1 + 2 * length :]
 
 
 def _rows(tail: bytes, size: int, path: Path) -> tuple[tuple[int, ...], str]:
-    text = tail.decode("utf-8", "replace")
-    match = re.match(r"\s*#\s*\n((?:\s*-?\d+\s+-?\d+\s*\n)*)\s*#\s*\n", text)
-    rows = tuple(int(line.split()[0]) for line in match[1].splitlines()) if match else ()
-    if match is None or len(rows) != size:
-        raise _bad(f"the file is not whole: the list of the {size} rows of the active set is missing", path)
-    return rows, text[match.end() :]
+    lines = io.StringIO(tail.decode("utf-8", "replace"), newline="\n")
+    mark = next((line.strip() for line in lines if line.strip()), "")
+    rows: list[int] = []
+    while mark == "#":
+        line = lines.readline()
+        if line.strip() == "#" and len(rows) == size:
+            return tuple(rows), lines.read()
+        match = _ROW.fullmatch(line.strip())
+        if match is None or len(rows) == size:
+            break
+        rows.append(int(match[1]))
+    raise _bad(f"the file is not whole: the list of the {size} rows of the active set is missing", path)

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
 
 from db.errors import InputError, StorageError
 from db.records import Label, Structure, Vector
 from tasks.formats.cfg import from_structure, read_cfg, to_label, to_structure, write_cfg
+from tasks.formats.given_files import bounded_memory, check_xyz
 from tasks.formats.whole import beside
 
 Row = tuple[Structure, Label | None]
+
+_XYZ = frozenset({".xyz", ".extxyz"})
 
 #: what ASE's readers are known to raise on files that are not what they seem, beside what they call errors
 _READER_ERRORS = (
@@ -25,6 +29,7 @@ _READER_ERRORS = (
     EOFError,
     ImportError,
     LookupError,
+    MemoryError,
     OSError,
     RuntimeError,
     StopIteration,
@@ -103,12 +108,49 @@ def read_structures(path: Path, species: Sequence[str] = ()) -> list[Row]:
             )
         rows = [(to_structure(c, species), to_label(c)) for c in read_cfg(path)]
     else:
-        rows = [from_atoms(atoms) for atoms in _read_with_ase(path)]
+        rows = [_row(atoms, number, path) for number, atoms in enumerate(_read_with_ase(path), 1)]
     if not rows:
         raise InputError(
             "the file has no structure", where=str(path), next_step="check that the run that wrote it has finished"
         )
     return rows
+
+
+def _row(atoms: Atoms, number: int, path: Path) -> Row:
+    """A structure that was read, if it is one.
+
+    Raises:
+        InputError: it has no atoms, an unknown element, a number that is not finite, or no cell where it is periodic.
+    """
+    try:
+        structure, label = from_atoms(atoms)
+        problem = _problem(structure, label)
+    except (TypeError, ValueError) as error:
+        problem = f"its numbers cannot be used ({error})"
+    if problem:
+        raise InputError(
+            f"structure {number}: {problem}", where=str(path), next_step="mend it, or take it out of the file"
+        )
+    return structure, label
+
+
+def _problem(structure: Structure, label: Label | None) -> str:
+    if not structure.numbers:
+        return "it has no atoms"
+    if not all(1 <= z < len(chemical_symbols) for z in structure.numbers):
+        return "an atom of no known element"
+    if not np.isfinite([*structure.positions, *structure.cell]).all():
+        return "a position or a cell vector that is not finite"
+    cell = np.array(structure.cell)[list(structure.pbc)]
+    if np.linalg.matrix_rank(cell) < len(cell):
+        return "it is periodic, and its cell has no volume"
+    if label is None:
+        return ""
+    if len(label.forces) != len(structure.numbers):
+        return f"forces of {len(label.forces)} of its {len(structure.numbers)} atoms"
+    if not np.isfinite([label.energy, *(label.stress or ()), *np.ravel(label.forces)]).all():
+        return "an energy, a force or a stress that is not finite"
+    return ""
 
 
 def is_mlip_cfg(path: Path) -> bool:
@@ -169,7 +211,11 @@ def _read_with_ase(path: Path) -> list[Atoms]:
     from ase.io.formats import UnknownFileTypeError
 
     try:
-        images = ase.io.read(str(path), index=":")
+        if path.suffix in _XYZ:
+            check_xyz(path)
+        with bounded_memory(path):
+            # a name may hold an @, after which ASE would look for an index
+            images = ase.io.read(str(path), index=":", do_not_split_by_at_sign=True)
     except (*_READER_ERRORS, ase.io.ParseError, UnknownFileTypeError) as error:
         raise InputError(
             f"ASE cannot read the file ({type(error).__name__}: {str(error)[:200]})",

@@ -32,6 +32,8 @@ _CARTESIAN = ("cartes_x", "cartes_y", "cartes_z")
 _DIRECT = ("direct_x", "direct_y", "direct_z")
 _FORCES = ("fx", "fy", "fz")
 _STRESS = ("xx", "yy", "zz", "yz", "xz", "xy")
+#: so many digits has no type, and no more fit into a number of the machine
+_DIGITS = 9
 
 
 def read_cfg(path: Path) -> Iterator[Configuration]:
@@ -146,9 +148,11 @@ def _configuration(block: Block) -> Configuration:
             block.where,
             block.atoms_line,
         )
-    forces = _take(block, table, _FORCES) if all(name in table for name in _FORCES) else None
+    forces = _take(block, table, _FORCES) if any(name in table for name in _FORCES) else None
     columns = {name: _column(words) for name, words in table.items()}
     ids = columns.get("id")
+    if ids is not None and len(np.unique(ids)) != n:
+        raise bad("the column id names an atom twice", block.where, block.atoms_line)
     if ids is not None and np.array_equal(ids, np.arange(1, n + 1)):
         del columns["id"]
     return Configuration(
@@ -165,12 +169,15 @@ def _configuration(block: Block) -> Configuration:
 
 
 def _types(block: Block, words: list[str] | None) -> npt.NDArray[np.int64]:
-    if words is None or not all(word.isascii() and word.isdigit() for word in words):
+    if words is None or not all(word.isascii() and word.isdigit() and len(word) <= _DIGITS for word in words):
         raise bad("the column type is missing, or is not whole numbers from 0", block.where, block.atoms_line)
     return np.array([int(word) for word in words], dtype=np.int64)
 
 
 def _take(block: Block, table: dict[str, list[str]], names: tuple[str, str, str]) -> Floats:
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise bad(f"of the columns {' '.join(names)} {' '.join(missing)} is missing", block.where, block.atoms_line)
     columns = []
     for name in names:
         words = table.pop(name)
@@ -191,5 +198,7 @@ def _plus_stress(block: Block) -> Floats | None:
     names, words, line = block.stress
     if sorted(names) != sorted(_STRESS) or len(words) != len(_STRESS):
         raise bad("PlusStress needs the six components xx yy zz yz xz xy", block.where, line)
+    if len(block.cell) in {1, 2}:
+        raise bad("PlusStress needs three rows of Supercell, or none", block.where, line)
     values = dict(zip(names, block.numbers(words, line), strict=True))
     return np.array([values[name] for name in _STRESS])

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from db.errors import InputError
 
+#: as many digits has no number of atoms, and Python refuses to read the longest of numbers
+_DIGITS = 9
+
 
 @dataclass
 class Block:
@@ -20,6 +23,7 @@ class Block:
         energy: the word and its line.
         stress: names, words, and line.
         features: (name, value).
+        parts: the names of the parts that were read; each but Feature may stand there once.
     """
 
     where: str
@@ -30,6 +34,7 @@ class Block:
     energy: tuple[str, int] | None = None
     stress: tuple[list[str], list[str], int] | None = None
     features: list[tuple[str, str]] = field(default_factory=list)
+    parts: set[str] = field(default_factory=set)
 
     def numbers(self, words: list[str], line: int) -> list[float]:
         """Convert words to finite numbers.
@@ -55,6 +60,9 @@ def number(word: str) -> float:
     Raises:
         ValueError: it is none.
     """
+    # Python's own 1_0 and digits of other scripts are no numbers to anybody else
+    if "_" in word or not word.isascii():
+        raise ValueError(word)
     return float(word.replace("D", "e").replace("d", "e"))
 
 
@@ -99,6 +107,9 @@ class _Reader:
         else:
             text = next(self._lines).strip()
         self.line += 1
+        if "\0" in text:
+            # what a disk shows that has lost power, or room, while it wrote
+            raise self.bad("a null byte")
         return text
 
     def put_back(self, text: str) -> None:
@@ -142,6 +153,10 @@ def _read_block(reader: _Reader) -> Block:
 
 def _read_section(reader: _Reader, block: Block, text: str) -> None:
     words = text.split()
+    if words[0] in block.parts:
+        raise reader.bad(f"{words[0]} stands twice in one configuration")
+    if words[0] != "Feature":
+        block.parts.add(words[0])
     match words:
         case ["Size"]:
             block.size = _size(reader)
@@ -167,7 +182,7 @@ def _read_section(reader: _Reader, block: Block, text: str) -> None:
 
 def _size(reader: _Reader) -> int:
     text = reader.inside()
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         raise reader.bad(f"Size needs a whole number in the line below it, found {text[:40]!r}")
     return int(text)
 

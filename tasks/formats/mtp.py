@@ -5,7 +5,7 @@ the layout that MLIP-3 and motep both read.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from motep.potentials.mtp.data import BasisData, MTPData
 
 from db.errors import InputError
 from db.files import write_whole
+from tasks.formats.mtp_parser import RADIAL, Entry, bad, finite, read_entries, whole, words_of
 
 #: the first line of the active set, which ends the text of a potential in an ``.almtp``
 ACTIVE_SET_MARK = b"#MVS"
@@ -35,9 +36,9 @@ _REAL_LISTS = ("species_coeffs", "moment_coeffs")
 _OPTIONAL = {"scaling", "version", "potential_name", "potential_tag", *_REAL_LISTS}
 _KNOWN = {*_INTEGERS, *_REALS, *_TEXTS, *_INTEGER_LISTS, *_REAL_LISTS}
 
-_KEY = re.compile(r"^[ \t]*([A-Za-z]\w*)[ \t]*=[ \t]*(.*?)\s*(?=^[ \t]*[A-Za-z]\w*[ \t]*(?:=|$)|\Z)", re.M | re.S)
-_RADIAL = re.compile(r"^[ \t]*radial_coeffs[ \t]*$(.*?)(?=^[ \t]*[A-Za-z]|\Z)", re.M | re.S)
-_PAIR = re.compile(r"^\s*(\d+)-(\d+)\s*$", re.M)
+_PAIR = re.compile(r"\s*([0-9]{1,3})-([0-9]{1,3})\s*")
+#: more radial coefficients has no potential; the counts of a template are believed up to here
+_MOST = 10_000_000
 
 
 def read_potential(path: Path) -> MTPData:
@@ -72,12 +73,13 @@ def parse_potential(content: bytes, where: str) -> MTPData:
     """
     text = content.decode("utf-8", errors="replace").replace("coefs", "coeffs").replace("\r\n", "\n")
     if not text.lstrip().startswith("MTP"):
-        raise _bad("this is not an MTP file: it does not begin with MTP", where)
+        raise bad("this is not an MTP file: it does not begin with MTP", where)
     if "magnetic_basis" in text:
-        raise _bad("this is a magnetic potential, which cannot be used here", where)
-    values = _values(text, where)
+        raise bad("this is a magnetic potential, which cannot be used here", where)
+    entries = read_entries(text, _KNOWN, where)
+    values = _values(entries, where)
     if values["radial_basis_type"] != "RBChebyshev":
-        raise _bad(f"the radial basis {values['radial_basis_type']} cannot be used here, RBChebyshev can", where)
+        raise bad(f"the radial basis {values['radial_basis_type']} cannot be used here, RBChebyshev can", where)
     try:
         basis = BasisData(
             type=values["radial_basis_type"],
@@ -86,9 +88,11 @@ def parse_potential(content: bytes, where: str) -> MTPData:
             size=values["radial_basis_size"],
         )
     except ValueError as error:
-        raise _bad(f"the radial basis makes no sense: {error}", where) from error
+        raise bad(f"the radial basis makes no sense: {error}", where) from error
     plain = {key: value for key, value in values.items() if key not in _BASIS_KEYS}
-    data = MTPData(radial_basis=basis, radial_coeffs=_radial_coefficients(text, values, where), **plain)
+    if "moment_coeffs" in values and "scaling" not in values:
+        raise bad("the file is not whole: scaling missing", where)
+    data = MTPData(radial_basis=basis, radial_coeffs=_radial_coefficients(entries, values, where), **plain)
     _check(data, where)
     return data
 
@@ -96,68 +100,71 @@ def parse_potential(content: bytes, where: str) -> MTPData:
 _BASIS_KEYS = {"radial_basis_type", "min_dist", "max_dist", "radial_basis_size"}
 
 
-def _bad(what: str, where: str) -> InputError:
-    return InputError(
-        what,
-        where=where,
-        next_step="take an earlier copy of the file, or train the potential again",
-    )
-
-
-def _values(text: str, where: str) -> dict[str, Any]:
+def _values(entries: Mapping[str, Entry], where: str) -> dict[str, Any]:
     """The values of all keys, converted."""
     values: dict[str, Any] = {}
-    for match in _KEY.finditer(text):
-        key, value = match[1], match[2]
-        if key not in _KNOWN:
-            # it might change the energy, so it must not be passed over
-            line = text.count("\n", 0, match.start()) + 1
-            raise _bad(f"line {line}: the key {key} is not known here", where)
-        try:
-            values[key] = _convert(key, value)
-        except ValueError as error:
-            line = text.count("\n", 0, match.start()) + 1
-            raise _bad(f"line {line}: the value of {key} cannot be read", where) from error
+    for key, (value, line) in entries.items():
+        if key in _KNOWN:
+            try:
+                values[key] = _convert(key, value)
+            except ValueError as error:
+                raise bad(f"line {line}: the value of {key} cannot be read", where) from error
     missing = sorted(_KNOWN - _OPTIONAL - values.keys())
     if missing:
-        raise _bad(f"the file is not whole: {', '.join(missing)} missing", where)
+        raise bad(f"the file is not whole: {', '.join(missing)} missing", where)
+    sizes = [values[key] for key in ("species_count", "radial_funcs_count", "radial_basis_size")]
+    if min(sizes) < 1 or sizes[0] * sizes[0] * sizes[1] * sizes[2] > _MOST:
+        raise bad("the counts of species and radial functions make no sense", where)
     return values
 
 
 def _convert(key: str, value: str) -> Any:
     if key in _INTEGERS:
-        return int(value)
+        return whole(value)
     if key in _REALS:
-        return float(value)
+        return finite(value)
     if key in _TEXTS:
         return value
     if not (value.startswith("{") and value.endswith("}")) or value.count("{") != value.count("}"):
         raise ValueError(key)
-    words = re.findall(r"[^{},\s]+", value)
+    words = words_of(value)
     if key in _REAL_LISTS:
-        return np.array([float(word) for word in words], dtype=np.float64)
-    numbers = np.array([int(word) for word in words], dtype=np.int32)
+        return np.array([finite(word) for word in words], dtype=np.float64)
+    numbers = np.array([whole(word) for word in words], dtype=np.int32)
     return numbers if key == "alpha_moment_mapping" else numbers.reshape(-1, 4)
 
 
-def _radial_coefficients(text: str, values: dict[str, Any], where: str) -> npt.NDArray[np.float64] | None:
+def _radial_coefficients(
+    entries: Mapping[str, Entry], values: Mapping[str, Any], where: str
+) -> npt.NDArray[np.float64] | None:
     """The radial coefficients, (species, species, radial functions, radial basis), or None."""
-    block = _RADIAL.search(text)
-    if block is None:
+    if RADIAL not in entries:
         return None
+    value, line = entries[RADIAL]
     count = values["species_count"]
     shape = (values["radial_funcs_count"], values["radial_basis_size"])
-    coefficients = np.full((count, count, *shape), np.nan)
-    pieces = _PAIR.split(block[1])
-    for first, second, body in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
-        pair = f"the radial coefficients of the types {first}-{second}"
-        words = re.findall(r"[^{},\s]+", body)
-        if int(first) >= count or int(second) >= count or len(words) != shape[0] * shape[1]:
-            raise _bad(f"{pair} are not {shape[0]} times {shape[1]} numbers of {count} types", where)
+    texts: dict[tuple[int, int], list[str]] = {}
+    words: list[str] = []
+    for number, text in enumerate(value.split("\n"), line + 1):
+        match = _PAIR.fullmatch(text)
+        if match is None:
+            words += words_of(text)
+            continue
+        pair = (int(match[1]), int(match[2]))
+        if pair in texts or max(pair) >= count or (words and not texts):
+            raise bad(f"line {number}: the radial coefficients of {text.strip()} are not in place, or twice", where)
+        texts[pair] = words = []
+    if len(texts) != count * count:
+        raise bad(f"the file is not whole: it has radial coefficients of {len(texts)} pairs of {count} types", where)
+    coefficients = np.empty((count, count, *shape))
+    for (first, second), found in texts.items():
+        name = f"the radial coefficients of the types {first}-{second}"
+        if len(found) != shape[0] * shape[1]:
+            raise bad(f"{name} are not {shape[0]} times {shape[1]} numbers", where)
         try:
-            coefficients[int(first), int(second)] = np.array([float(w) for w in words]).reshape(shape)
+            coefficients[first, second] = np.array([finite(word) for word in found]).reshape(shape)
         except ValueError as error:
-            raise _bad(f"{pair} cannot be read", where) from error
+            raise bad(f"{name} cannot be read", where) from error
     return coefficients
 
 
@@ -166,26 +173,24 @@ def _check(data: MTPData, where: str) -> None:
     basic, times, mapping = data.alpha_index_basic, data.alpha_index_times, data.alpha_moment_mapping
     moments = data.alpha_moments_count
     fits = (
-        len(basic) == data.alpha_index_basic_count <= moments
+        # a moment beyond the basic ones is the product of two
+        len(basic) == data.alpha_index_basic_count <= moments <= len(basic) + len(times)
         and len(times) == data.alpha_index_times_count
         and len(mapping) == data.alpha_scalar_moments
-        and data.species_count > 0
         and bool((basic >= 0).all() and (basic[:, 0] < data.radial_funcs_count).all())
         and _inside(times[:, [0, 1, 3]], moments)
         and _inside(mapping, moments)
     )
     if not fits:
-        raise _bad("the counts and the indices of the alpha_ lists do not fit together", where)
+        raise bad("the counts and the indices of the alpha_ lists do not fit together", where)
     trained = [value is not None for value in (data.species_coeffs, data.moment_coeffs, data.radial_coeffs)]
     if any(trained) and not all(trained):
-        raise _bad("the file is not whole: only a part of the coefficients is there", where)
+        raise bad("the file is not whole: only a part of the coefficients is there", where)
     expected = {"species_coeffs": data.species_count, "moment_coeffs": data.alpha_scalar_moments}
     for key, count in expected.items():
         value = getattr(data, key)
-        if value is not None and not (len(value) == count and np.isfinite(value).all()):
-            raise _bad(f"{key} are not {count} finite numbers", where)
-    if data.radial_coeffs is not None and not np.isfinite(data.radial_coeffs).all():
-        raise _bad("the radial coefficients are not complete, or not finite", where)
+        if value is not None and len(value) != count:
+            raise bad(f"{key} are not {count} numbers", where)
 
 
 def _inside(indices: npt.NDArray[np.int32], end: int) -> bool:

@@ -5,12 +5,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from db.files import storage_error
+from db.files import storage_error, sync_folder
 
 
 @contextlib.contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """Give a name beside ``path`` to write to; on leaving, flush that file and rename it to ``path``.
+    """Give a name beside ``path`` to write to; on leaving, flush that file, rename it to ``path``, flush the folder.
 
     For what is too large to hold as one string, or is written by a library that wants a name. The name
     keeps the suffix of ``path``. If the block raises, the file beside is removed and ``path`` is untouched.
@@ -26,6 +26,7 @@ def beside(path: Path) -> Iterator[Path]:
         with new.open("rb+") as file:
             os.fsync(file.fileno())
         new.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise storage_error(error, path) from error
     finally:

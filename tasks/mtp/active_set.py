@@ -8,7 +8,9 @@ as MLIP-3 finds it, from a small multiple of the identity, so that γ means the 
 import hashlib
 import io
 import logging
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,19 @@ Floats = npt.NDArray[np.float64]
 
 #: a configuration enters when it makes the volume grow by more than this (MLIP-3's 1.001)
 SWAP_THRESHOLD = 1.001
+#: what numpy and zipfile raise on a damaged file, or on one that promises more numbers than there is memory
+_UNREADABLE = (
+    LookupError,
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 #: after so many exchanges the inverse is made anew, for rounding adds up
 _REFRESH = 50
 
@@ -172,6 +187,14 @@ def fingerprint(potential: MTPData) -> str:
     return digest.hexdigest()[:32]
 
 
+def _is_one(active: ActiveSet) -> bool:
+    m = len(active.indices) if active.indices.ndim == 1 else -1
+    arrays = (active.matrix, active.inverse)
+    return active.indices.dtype.kind == "i" and all(
+        array.dtype.kind == "f" and array.shape == (m, m) and bool(np.isfinite(array).all()) for array in arrays
+    )
+
+
 def save_active_set(path: Path, active: ActiveSet) -> None:
     """Write it whole.
 
@@ -203,8 +226,10 @@ def load_active_set(path: Path, potential: MTPData) -> ActiveSet:
             active = ActiveSet(file["matrix"], file["inverse"], file["indices"], str(file["potential"]))
     except FileNotFoundError:
         raise MissingError("there is no active set", where=str(path), next_step=again) from None
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InputError(f"this is not an active set: {error}", where=str(path), next_step=again) from None
+    if not _is_one(active):
+        raise InputError("the numbers of this active set do not fit together", where=str(path), next_step=again)
     if active.potential != fingerprint(potential):
         raise InputError(
             "this active set belongs to another potential: γ would mean nothing",

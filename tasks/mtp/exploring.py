@@ -2,6 +2,8 @@
 
 The protocol of the papers: configurations with γ above ``gamma_save`` are kept for the selection, and the run ends
 at the first one above ``gamma_break``, which is kept in any case. A run that ends early has done its work.
+
+A run that is interrupted goes on from its last checkpoint, and ends as if nobody had interrupted it, bit for bit.
 """
 
 import json
@@ -15,18 +17,19 @@ from db.errors import InputError
 from db.files import write_whole
 from db.records import Json, Structure
 from pilot import host
+from tasks import checkpoint
 from tasks.mtp.active_set import load_active_set
 from tasks.mtp.data_sets import Sample, numbers_of, symbols_of, write_samples
 from tasks.mtp.evaluator import Evaluator, open_potential, types_of
 from tasks.mtp.extrapolation_control import Explorer, Limits
-from tasks.mtp.lammps_input import FIX, Dynamics, Turned, data_file, input_file, lower_triangular
-from tasks.mtp.lammps_library import Ints, Lammps, LammpsError, Push
+from tasks.mtp.lammps_input import Dynamics, Turned, data_file, input_file, lower_triangular
+from tasks.mtp.running import run_parts
 
 Floats = npt.NDArray[np.float64]
 
-RESTART_FILE = "restart.lammps"
-
 _SKIN = 0.6  # Å: cheap for 2 to 54 atoms at 300 K
+#: another version of these may give other digits, or another restart file
+_PACKAGES = ("lammps", "motep", "numpy", "scipy")
 
 
 def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
@@ -57,7 +60,8 @@ def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
         f"{dynamics.timestep_fs:g} fs; keep above γ = {limits.save:g}, end above {limits.stop:g}",
         flush=True,
     )
-    run_lammps(where, explorer)
+    saver = checkpoint.saver("explore", spec, root, where, ("potential", "active_set"), _PACKAGES)
+    run_parts(where / "log.lammps", explorer, dynamics, saver)
     kept = [
         Sample(
             _structure(structure, positions, turned.given_vectors(cell)),
@@ -66,7 +70,8 @@ def explore(spec: Json, root: Path, where: Path) -> dict[str, Any]:
         for step, gamma, positions, cell in explorer.keeper.kept
     ]
     write_samples(where / "preselected.cfg", kept, symbols)
-    return _finish(explorer, len(kept), where, host.monotonic() - begin)
+    facts = _finish(explorer, len(kept), where, host.monotonic() - begin)
+    return facts | {"resumed_at": list(saver.resumed_at)}
 
 
 def _dynamics(spec: Json) -> Dynamics:
@@ -94,30 +99,6 @@ def write_input(where: Path, structure: Structure, species: list[int], dynamics:
     write_whole(where / "data.lammps", data_file(turned.cell, turned.positions, types, species), durable=False)
     write_whole(where / "in.lammps", input_file(dynamics, len(types)), durable=False)
     return turned
-
-
-def run_lammps(where: Path, explorer: Explorer) -> None:
-    """Feed in.lammps to LAMMPS line by line, and the forces when the fix for them is there."""
-    with Lammps(where / "log.lammps") as lammps:
-
-        def push(step: int, tags: Ints, positions: Floats, cell: Floats) -> Push:
-            answer = explorer.push(step, tags, positions, cell)
-            if explorer.ended():
-                lammps.stop()
-            return answer
-
-        for line in (where / "in.lammps").read_text().splitlines():
-            try:
-                lammps.command(line)
-            except LammpsError as error:
-                if not line.startswith("run "):
-                    raise
-                # lost atoms, a box of no size …: the potential has led nowhere, and that is a result
-                explorer.broke = explorer.broke or f"LAMMPS: {error}"
-            if line.startswith(f"fix {FIX} "):
-                lammps.set_force_field(FIX, push)
-        if explorer.stopped and not explorer.broke:
-            lammps.command(f"write_restart {RESTART_FILE}")
 
 
 def _finish(explorer: Explorer, kept: int, where: Path, seconds: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 STOP_FILE = "stop"
 
-_CHECK_EVERY_S = 1.0
+_CHECK_EVERY_S = 0.25
 _SPEAK_EVERY_S = 10.0
 #: volume of the cell over that at the start beyond which matter has come apart, or collapsed
 _MOST_SWELLING = 8.0
@@ -64,6 +65,19 @@ class Keeper:
             self.kept.pop()
         self.kept.append((step, gamma, positions.copy(), cell.copy()))
 
+    def state(self) -> dict[str, Any]:
+        """All it remembers, to the last digit."""
+        kept = [(step, gamma, positions.tolist(), cell.tolist()) for step, gamma, positions, cell in self.kept]
+        return {"stride": self._stride, "seen": self._seen, "kept": kept}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be what :meth:`state` told of."""
+        self._stride, self._seen = int(state["stride"]), int(state["seen"])
+        self.kept = [
+            (int(step), float(gamma), np.array(positions), np.array(cell))
+            for step, gamma, positions, cell in state["kept"]
+        ]
+
 
 class Explorer:
     """The force field of one exploration: predicts, grades, keeps, and ends the run when it must."""
@@ -82,12 +96,35 @@ class Explorer:
         self.steps = steps
         self.last_step = 0
         self._volume = 0.0
+        self._counted = -1
         self._next_check = 0.0
         self._next_word = 0.0
 
     def ended(self) -> bool:
         """Whether the run shall go no further."""
         return bool(self.broke) or self.stopped
+
+    def state(self) -> dict[str, Any]:
+        """All it remembers of a run that has not ended, to the last digit."""
+        return {
+            "keeper": self.keeper.state(),
+            "record": self.record.state(),
+            "above_save": self.above_save,
+            "step": self.last_step,
+            "volume": self._volume,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be what :meth:`state` told of."""
+        self.keeper.restore(state["keeper"])
+        self.record.restore(state["record"])
+        self.above_save = int(state["above_save"])
+        self.last_step = self._counted = int(state["step"])
+        self._volume = float(state["volume"])
+
+    def forget_neighbours(self) -> None:
+        """Let what comes depend on where the atoms are, and not on when the list of neighbours was made."""
+        self.evaluator.keeper.forget()
 
     def push(self, step: int, tags: Ints, positions: Floats, cell: Floats) -> Push:
         """What LAMMPS asks for at every step; after the end was decided, nothing acts on the atoms."""
@@ -106,8 +143,10 @@ class Explorer:
         except NonsenseCellError as error:
             self.broke = str(error)
             return nothing
-        self.record.add(step, gamma)
-        self._decide(step, gamma, positions[np.argsort(tags)], cell)
+        if step > self._counted:  # each part of the run begins with the step that ended the one before
+            self._counted = step
+            self.record.add(step, gamma)
+            self._decide(step, gamma, positions[np.argsort(tags)], cell)
         self._look_up(step)
         if not (math.isfinite(seen.energy) and np.isfinite(seen.forces).all()):
             self.broke = self.broke or "energy or forces are not finite"

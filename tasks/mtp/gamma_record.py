@@ -44,6 +44,21 @@ class GammaRecord:
         else:
             self._points.append((step, gamma))
 
+    def state(self) -> dict[str, Any]:
+        """All it remembers, to the last digit."""
+        return {
+            "counts": list(self._counts),
+            "points": list(self._points),
+            "sums": [self._count, self._sum, self._squares, self.highest],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be what :meth:`state` told of."""
+        self._counts = [int(count) for count in state["counts"]]
+        self._points = [(int(step), float(gamma)) for step, gamma in state["points"]]
+        count, self._sum, self._squares, self.highest = state["sums"]
+        self._count = int(count)
+
     @property
     def mean(self) -> float:
         """Over all steps."""

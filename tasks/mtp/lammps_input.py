@@ -11,6 +11,9 @@ Floats = npt.NDArray[np.float64]
 #: the fix through which the potential enters
 FIX = "pf"
 _LARGEST_SEED = 900_000_000
+_STEPS_OF_ONE_ATOM = 8000
+_FEWEST_STEPS = 100
+_MOST_STEPS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,42 +105,83 @@ def data_file(cell: Floats, positions: Floats, types: npt.NDArray[np.int32], spe
     return "\n".join(lines) + "\n"
 
 
+def steps_in_part(atoms: int) -> int:
+    """How many steps are done between two restart points: about a second's worth; it depends on nothing else."""
+    return min(max(_STEPS_OF_ONE_ATOM // atoms, _FEWEST_STEPS), _MOST_STEPS)
+
+
 def input_file(dynamics: Dynamics, atoms: int) -> str:
-    """The text of in.lammps."""
-    step = dynamics.timestep_fs / 1000.0
-    seed = dynamics.seed % _LARGEST_SEED + 1
+    """The text of in.lammps, as a person would run it: in one piece."""
     lines = [
         "# Exploration with a moment tensor potential; units: Å, eV, ps, K, bar.",
         f"# Energy, forces, virial and the extrapolation grade come from pilot through the fix {FIX}.",
+        f"# It is run in parts of {steps_in_part(atoms)} steps, each from the restart file of the one before.",
+        *beginning(dynamics, atoms),
+        f"run {dynamics.steps}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def beginning(dynamics: Dynamics, atoms: int) -> list[str]:
+    """All lines before the first ``run``."""
+    seed = dynamics.seed % _LARGEST_SEED + 1
+    return [
         "units metal",
         "atom_style atomic",
         "atom_modify map array sort 0 0.0",
         "boundary p p p",
         "box tilt large",
         "read_data data.lammps",
+        *_settings(dynamics),
+        *_velocities(dynamics.temperature, seed, atoms),
+        *_dynamics(dynamics, atoms),
+    ]
+
+
+def going_on(dynamics: Dynamics, atoms: int, restart: str) -> list[str]:
+    """All lines before a later ``run``; what the thermostat and the barostat remember is in the restart file."""
+    return [
+        "clear",
+        "atom_modify sort 0 0.0",
+        "box tilt large",
+        f"read_restart {restart}",
+        *_settings(dynamics),
+        *_free_centre(atoms),
+        *_dynamics(dynamics, atoms),
+    ]
+
+
+def _settings(dynamics: Dynamics) -> list[str]:
+    return [
         "# no pair style: the potential looks for its neighbours itself",
         "neighbor 1.0 nsq",
         "neigh_modify every 1 delay 0 check yes",
         "comm_modify cutoff 2.0",
-        f"timestep {step:.6g}",
-        *_velocities(dynamics.temperature, seed, atoms),
+        f"timestep {dynamics.timestep_fs / 1000.0:.6g}",
+    ]
+
+
+def _dynamics(dynamics: Dynamics, atoms: int) -> list[str]:
+    return [
         f"fix {FIX} all external pf/callback 1 1",
         f"fix_modify {FIX} energy yes virial yes",
-        *_integrator(dynamics, step, atoms),
+        *_integrator(dynamics, dynamics.timestep_fs / 1000.0, atoms),
         "thermo_style custom step temp pe ke etotal press vol",
         "thermo_modify norm no flush yes",
         f"thermo {max(1, dynamics.steps // 100)}",
-        f"run {dynamics.steps}",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _velocities(temperature: float, seed: int, atoms: int) -> list[str]:
     create = f"velocity all create {temperature:.6g} {seed} dist gaussian rot no"
     if atoms > 1:
         return [f"{create} mom yes"]
-    # without its centre's motion one atom would have no degree of freedom and so no temperature
-    return ["compute_modify thermo_temp extra/dof 0", f"{create} mom no temp thermo_temp"]
+    return [*_free_centre(atoms), f"{create} mom no temp thermo_temp"]
+
+
+def _free_centre(atoms: int) -> list[str]:
+    """Without its centre's motion one atom would have no degree of freedom and so no temperature."""
+    return ["compute_modify thermo_temp extra/dof 0"] if atoms == 1 else []
 
 
 def _integrator(dynamics: Dynamics, step: float, atoms: int) -> list[str]:

@@ -1,8 +1,7 @@
 """The fit itself, by motep: its loss function and its linear steps, and scipy's BFGS between them."""
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from scipy.optimize import OptimizeResult, minimize
 from pilot import host
 from tasks.formats.atoms import to_atoms
 from tasks.mtp.errors_of_fit import Pair, Weights
+from tasks.mtp.evaluations import SLOPE, VALUE, Evaluations
 
 Floats = npt.NDArray[np.float64]
 
@@ -90,43 +90,45 @@ class Fit:
         if not after <= value:
             self._set(before)
 
-    def nonlinear(self, iterations: int, stop: Path) -> bool:
+    def nonlinear(self, iterations: int, evaluations: Evaluations, heed: Callable[[], bool]) -> bool:
         """Minimise over all coefficients by BFGS.
 
         Args:
             iterations: at most.
-            stop: when this file is there, it ends at the next iteration.
+            evaluations: those that are known from before; new ones are added.
+            heed: asked after each evaluation whether to stop there.
 
         Returns:
-            Whether it was stopped by the file.
+            Whether it was stopped.
         """
+        begin = best = self.parameters
+        value = self.loss()
         spoken = host.monotonic()
-        stopped = False
 
         def look_up(intermediate_result: OptimizeResult) -> None:
-            nonlocal spoken, stopped
+            nonlocal best, spoken
             self.iterations += 1
+            best = intermediate_result.x
             if host.monotonic() - spoken > _SPEAK_EVERY_S:
                 spoken = host.monotonic()
                 print(f"iteration {self.iterations} of {iterations}: loss {intermediate_result.fun:.6e}", flush=True)
-            if stop.exists():
-                stopped = True
-                raise StopIteration
 
-        begin = self.parameters
-        value = self.loss()
-        objective = _Objective(self._loss)
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = minimize(
-                objective.value,
-                begin,
-                jac=objective.slope,
-                method="BFGS",
-                callback=look_up,
-                options={"maxiter": iterations, "gtol": 1e-9},
-            )
+        objective = _Objective(self._loss, evaluations, heed)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = minimize(
+                    objective.value,
+                    begin,
+                    jac=objective.slope,
+                    method="BFGS",
+                    callback=look_up,
+                    options={"maxiter": iterations, "gtol": 1e-9},
+                )
+        except _StoppedError:
+            self._set(best)
+            return True
         self._set(found.x if found.fun <= value else begin)
-        return stopped
+        return False
 
     @property
     def parameters(self) -> Floats:
@@ -148,19 +150,41 @@ class Fit:
         self.potential.parameters = np.array(parameters)
 
 
-class _Objective:
-    """Loss and slope; motep's slope is that of the last loss, so the point is checked."""
+class _StoppedError(Exception):
+    """Carries a stop through the minimiser."""
 
-    def __init__(self, loss: LossFunction) -> None:
+
+class _Objective:
+    """Loss and slope, remembered; motep's slope is that of the last loss, so the point is checked."""
+
+    def __init__(self, loss: LossFunction, evaluations: Evaluations, heed: Callable[[], bool]) -> None:
         self._loss = loss
+        self._evaluations = evaluations
+        self._heed = heed
         self._point: Floats = np.empty(0)
 
     def value(self, parameters: Floats) -> float:
+        known = self._evaluations.recall(VALUE, parameters)
+        if known is None:
+            known = np.array([self._compute(parameters)])
+            self._evaluations.add(VALUE, parameters, known)
+        self._look_up()
+        return float(known[0])
+
+    def slope(self, parameters: Floats) -> Floats:
+        known = self._evaluations.recall(SLOPE, parameters)
+        if known is None:
+            if not np.array_equal(parameters, self._point):
+                self._compute(parameters)
+            known = np.asarray(self._loss.jac(parameters))
+            self._evaluations.add(SLOPE, parameters, known)
+        self._look_up()
+        return known.copy()
+
+    def _compute(self, parameters: Floats) -> float:
         self._point = parameters.copy()
         return float(self._loss(self._point))
 
-    def slope(self, parameters: Floats) -> Floats:
-        if not np.array_equal(parameters, self._point):
-            self.value(parameters)
-        slope: Floats = self._loss.jac(parameters)
-        return slope
+    def _look_up(self) -> None:
+        if self._heed():
+            raise _StoppedError

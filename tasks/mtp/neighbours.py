@@ -159,6 +159,10 @@ class NeighbourKeeper:
         vectors[known.blank] = (self.cutoff, 0.0, 0.0)
         return vectors
 
+    def forget(self) -> None:
+        """Build the list anew next time: what comes then depends on nothing that was before."""
+        self._positions = np.empty((0, 3))
+
     def _still_complete(self, positions: Floats, cell: Floats) -> bool:
         if len(positions) != len(self._positions):
             return False

@@ -11,16 +11,20 @@ from motep.potentials.mtp.data import MTPData
 from db.errors import InputError
 from db.records import Json
 from pilot import host
+from tasks import checkpoint
 from tasks.formats.mtp import read_potential, write_potential
 from tasks.mtp.active_set import build, rows_of, save_active_set
 from tasks.mtp.basis import untrained
 from tasks.mtp.data_sets import numbers_of, read_labelled, symbols_of
 from tasks.mtp.errors_of_fit import Difference, Pair, Weights, differences, errors_of, in_words, loss_of
+from tasks.mtp.evaluations import Evaluations
 from tasks.mtp.evaluator import Evaluator, open_potential
 from tasks.mtp.motep_fit import Fit
 
 STOP_FILE = "stop"
 PARTIAL_FILE = "pot.partial.mtp"
+#: another version of these may give other digits
+_PACKAGES = ("motep", "numpy", "scipy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Outcome:
 
 def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     """Fit, write pot.mtp and active.npz into ``where``, and return the facts.
+
+    A fit that is interrupted goes on from its last checkpoint, and ends as if nobody had interrupted it, bit for bit.
 
     The loss never gets larger than at the start: each step is kept only if it made it smaller. Whether the
     *holdout* got worse all the same is said in ``worse`` (by the same loss function).
@@ -60,7 +66,8 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
         print(f"pair potential: loss {fit.loss():.6e}", flush=True)
     else:
         print(f"start: loss {fit.loss():.6e}", flush=True)
-    stopped = fit.nonlinear(int(spec["iterations"]), where / STOP_FILE)
+    saver = checkpoint.saver("train", spec, root, where, ("train", "start"), _PACKAGES)
+    stopped = _minimise(fit, int(spec["iterations"]), saver)
     print(f"after {fit.iterations} iterations: loss {fit.loss():.6e}", flush=True)
     if not stopped:
         fit.linear()
@@ -72,10 +79,11 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
         "loss": loss,
         "iterations": fit.iterations,
         "stopped": stopped,
+        "resumed_at": list(saver.resumed_at),
     }
     if stopped:
         write_potential(where / PARTIAL_FILE, potential)
-        print(f"stopped on request; {PARTIAL_FILE} can be the next start", flush=True)
+        print(f"stopped on request; the next attempt can go on; {PARTIAL_FILE} is what there is so far", flush=True)
         return facts | {"seconds": round(host.monotonic() - begin, 3)}
     write_potential(where / "pot.mtp", potential)
     trained = open_potential(where / "pot.mtp", species)
@@ -87,6 +95,25 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
         "worse": outcome.worse,
         "seconds": round(host.monotonic() - begin, 3),
     }
+
+
+def _minimise(fit: Fit, iterations: int, saver: checkpoint.Saver) -> bool:
+    """Minimise, from the checkpoint on if there is one; whether it was stopped."""
+    evaluations = Evaluations()
+    found = saver.begin()
+    if found is not None:
+        evaluations.restore(found.state, found.rest)
+        print(f"going on from iteration {found.at} ({evaluations.count} evaluations are known)", flush=True)
+    stop = saver.where / STOP_FILE
+
+    def heed() -> bool:
+        stopped = stop.exists()
+        # while what is known is gone through, the checkpoint that is there holds it all
+        if (stopped or saver.due()) and not evaluations.replaying:
+            saver.save(fit.iterations, *evaluations.state())
+        return stopped
+
+    return fit.nonlinear(iterations, evaluations, heed)
 
 
 def _begin(spec: Json, root: Path, species_count: int) -> tuple[MTPData, MTPData | None]:

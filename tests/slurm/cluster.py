@@ -27,6 +27,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from wire import Wire
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "sinfo", "scancel")
 MARK = "TEST_CLUSTER"
 NODE_MARK = "TEST_CLUSTER_NODE"
@@ -35,7 +37,7 @@ SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 CONF = """\
 # written by tests/slurm/cluster.py
 ClusterName={name}
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmctldPort={port}
 SlurmUser={user}
 SlurmdUser={user}
@@ -84,11 +86,12 @@ class ClusterError(Exception):
 
 @dataclass(slots=True)
 class Cluster:
-    """A cluster that lives in ``folder``; ``name`` is its mark."""
+    """A cluster that lives in ``folder``; ``name`` is its mark. Its last node is ``apart``, if anything is."""
 
     folder: Path
     name: str
     nodes: tuple[str, ...]
+    apart: Wire | None = None
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -183,7 +186,8 @@ class Cluster:
 
     def restart_node(self, node: str, *, wait: bool = True) -> None:
         """Start the slurmd of a node again; a node that is down comes back."""
-        self._start_daemon(node, ["slurmd", "-D", "-N", node, "-f", str(self.conf)], node=node)
+        inside = self.apart.inside if self.apart is not None and node == self.nodes[-1] else []
+        self._start_daemon(node, [*inside, *_program("slurmd"), "-D", "-N", node, "-f", str(self.conf)], node=node)
         if wait:
             self.wait_for_node(node, "idle", "mixed", "allocated")
 
@@ -264,12 +268,9 @@ class Cluster:
         self._wait((at / "munge.socket").exists, 10, "munged does not come up")
 
     def _start_daemon(self, name: str, argv: Sequence[str], node: str = "") -> None:
-        program = shutil.which(argv[0], path=SEARCH)
-        if program is None:
-            raise ClusterError(f"{argv[0]} is not installed")
         with (self.folder / f"{name}.out").open("ab") as output:
             self.daemons[name] = subprocess.Popen(
-                [program, *argv[1:]],
+                [*_program(argv[0]), *argv[1:]],
                 env=self.environ | {MARK: self.name} | ({NODE_MARK: node} if node else {}),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -289,6 +290,13 @@ class Cluster:
             time.sleep(0.1)
 
 
+def _program(name: str) -> list[str]:
+    found = shutil.which(name, path=SEARCH)
+    if found is None:
+        raise ClusterError(f"{name} is not installed")
+    return [found]
+
+
 def start_cluster(
     folder: Path,
     nodes: int = 3,
@@ -298,6 +306,7 @@ def start_cluster(
     memory_mb: int = 8000,
     gpus: int = 0,
     extra: Sequence[str] = (),
+    apart: Wire | None = None,
 ) -> Cluster:
     """Write the configuration of a new cluster, start it and wait until all its nodes are idle.
 
@@ -309,6 +318,7 @@ def start_cluster(
         memory_mb: RealMemory of each node (SLURM means MiB).
         gpus: of each node; no real ones (files that are called like them).
         extra: more lines of slurm.conf.
+        apart: the network in which the last node lives; None: all share this machine's.
 
     Raises:
         ClusterError: it did not come up.
@@ -316,7 +326,7 @@ def start_cluster(
     folder = folder.resolve()
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(folder, f"test{secrets.token_hex(4)}", tuple(f"n{k + 1}" for k in range(nodes)))
+    cluster = Cluster(folder, f"test{secrets.token_hex(4)}", tuple(f"n{k + 1}" for k in range(nodes)), apart)
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
     (folder / "munge.key").chmod(0o600)
     (folder / "slurm.conf").write_text(_configuration(cluster, cpus, partitions, memory_mb, gpus, extra))
@@ -324,7 +334,7 @@ def start_cluster(
         for number in range(gpus):
             (folder / f"gpu{number}").symlink_to("/dev/null")  # SLURM wants a device
         (folder / "gres.conf").write_text(f"NodeName=n[1-{nodes}] Name=gpu File={folder}/gpu[0-{gpus - 1}]\n")
-    record = {key: value for key, value in asdict(cluster).items() if key != "daemons"}
+    record = {key: value for key, value in asdict(cluster).items() if key not in {"daemons", "apart"}}
     (folder / "cluster.json").write_text(json.dumps(record, default=str))
     cluster.start()
     return cluster
@@ -346,6 +356,8 @@ def _configuration(
 ) -> str:
     host = socket.gethostname().partition(".")[0]
     ports = _free_ports(1 + len(cluster.nodes))
+    here = "127.0.0.1" if cluster.apart is None else cluster.apart.here
+    addresses = {} if cluster.apart is None else {cluster.nodes[-1]: cluster.apart.there}
     sockets = 2 if cpus % 2 == 0 else 1
     shape = f"CPUs={cpus} Sockets={sockets} CoresPerSocket={cpus // sockets} ThreadsPerCore=1 RealMemory={memory_mb}"
     shape += f" Gres=gpu:{gpus}" if gpus else ""
@@ -353,13 +365,14 @@ def _configuration(
         name=cluster.name,
         folder=cluster.folder,
         host=host,
+        address=here,
         port=ports[0],
         user=_user(),
         first_job=1 + 1000 * secrets.randbelow(50_000),
         memory_per_cpu=memory_mb // cpus,
         gres_types="GresTypes=gpu" if gpus else "",
         nodes="\n".join(
-            f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} Port={port} {shape}"
+            f"NodeName={node} NodeAddr={addresses.get(node, here)} NodeHostname={host} Port={port} {shape}"
             for node, port in zip(cluster.nodes, ports[1:], strict=True)
         ),
         partitions="\n".join(

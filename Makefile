@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 DEMO := demo
+# so many test files run side by side; each brings its own clusters and folders
+SIDE_BY_SIDE := 2
 # of `make chaos`: so many faults, the SEED that chooses them, more options: CHAOS="--only 'node gone,kill manager'"
 SEED := 1
 FAULTS := 200
@@ -45,7 +47,7 @@ test: $(VENV)/.tested engines mpis slurm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist loadfile
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -12,7 +12,15 @@ _REPAIR = "`pilot doctor --repair` says what can be saved, and changes nothing"
 
 def storage_error(error: DBAPIError, path: Path) -> PilotError:
     """What SQLAlchemy was told."""
-    return in_words(error.orig or error, path)
+    return in_words(_cause(error.orig or error), path)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What was wrong first: on a full disk SQLite takes the whole transaction back, and with it our savepoint."""
+    cause: BaseException | None = error
+    while cause is not None and "no such savepoint" in str(cause):
+        cause = cause.__cause__ or cause.__context__
+    return error if cause is None else cause
 
 
 def in_words(error: BaseException, path: Path) -> PilotError:
@@ -50,4 +58,6 @@ def in_words(error: BaseException, path: Path) -> PilotError:
 
 def damaged(path: Path, said: str) -> StorageError:
     """The file is not what we wrote."""
+    # SQLite's check names the part of the connection, on a line of its own
+    said = " ".join(said.removeprefix("*** in database main ***").split())
     return StorageError(f"the database is damaged: {said}", where=str(path), next_step=_REPAIR)

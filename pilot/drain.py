@@ -20,8 +20,8 @@ class End(StrEnum):
 
     ALLOCATION = "the end of the allocation"
     MAINTENANCE = "maintenance"
-    WALLTIME = "run.walltime"
-    BY = "pilot drain --by"
+    WALLTIME = "the end of run.walltime"
+    BY = "the time of pilot drain --by"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ then SIGKILL to its session; all of it is ready again for the next pilot; then t
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -15,11 +16,11 @@ from db.states import PilotState
 from pilot import drain, host
 from pilot.drain import Drain, End, Phase, Urgency
 from pilot.durations import say_duration
+from pilot.memory import Running
 from pilot.orders import DrainOrder, EndOrder, Order
 from pilot.publisher import Publisher
 from pilot.scheduler.policy import Clock
 from pilot.terms import Terms
-from pilot.turn import Running
 
 log = logging.getLogger("pilot")
 
@@ -48,9 +49,15 @@ class Ending:
         return "" if self._drain is None else self._drain.why
 
     @property
+    def first(self) -> str:
+        """What ends the work, of all that could; "" if nothing does."""
+        first = self._terms.ends.first
+        return "" if first is None else first[0].value
+
+    @property
     def starts(self) -> bool:
-        """Whether tasks that will be done in time may start."""
-        return self._drain is None or self._drain.starts
+        """Whether tasks that will be done in time may start: never when those that run are asked to stop."""
+        return self._drain is None or (self._drain.starts and self._drain.phase(host.now()) is Phase.FINISH)
 
     @property
     def soft_s(self) -> float:
@@ -58,8 +65,12 @@ class Ending:
         return self._terms.soft_stop_s if self._drain is None else self._drain.soft_s
 
     def clock(self) -> Clock:
-        """The time that tasks have."""
-        return self._terms.clock(host.now())
+        """The time that tasks have: once we were warned, not more than we had then, though the end may have moved."""
+        clock = self._terms.clock(host.now())
+        if self._drain is None or not self._drain.starts:
+            return clock
+        left_s = self._drain.stop_at - clock.now
+        return replace(clock, left_s=left_s if clock.left_s is None else min(left_s, clock.left_s))
 
     def recall(self) -> None:
         """Take over the end that users have wished for whichever pilot works here; one that has passed is forgotten."""
@@ -95,7 +106,7 @@ class Ending:
         self._drain = drained
         pilot_table.change_pilot(connection, self._writer.epoch, PilotState.DRAINING, at=now, reason=drained.why)
         log.info("draining (%s)%s", drained.why, ": at once" if drained.at_once else "")
-        self._publisher.set_state(PilotState.DRAINING, drained.why)
+        self._publisher.set_state(PilotState.DRAINING, drained.why, drained.stop_at)
 
     def resume(self, connection: Connection, running: Mapping[int, Running]) -> bool:
         """Take the drain back, and the end that a user has wished; False: there is none, or tasks were told to stop."""

@@ -2,10 +2,11 @@
 
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 from db.errors import MissingError, StorageError
-from db.files import settle
+from db.files import settle, storage_error
 
 #: Attempts lie in folders of this many, so that no folder grows beyond what shared file systems like.
 ATTEMPTS_A_FOLDER = 200
@@ -26,7 +27,7 @@ class Folder:
         state/backups/            older copies of the database
         state/submitted.json      the job that `pilot submit` has handed in last
         state/inbox/, answers/    requests and their answers
-        state/ends/               what launchers saw, in case that nobody lives to record it
+        state/ends/               what launchers saw, in case that nobody lives to record it, or that it is forgotten
         runs/000/000123/          the files of attempt 123
         runs/packed/s1g03.zip     those of the finished attempts of generation 3 of stage 1, by and by
         generations/s1g03/        the training set of generation 3 of stage 1
@@ -74,6 +75,21 @@ class Folder:
             path.mkdir(parents=True, exist_ok=True)
         if missing:
             settle(self.state, self.root)
+
+    def demand_room(self) -> None:
+        """Make sure that there is room for another attempt, by making one for a moment.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        probe = self.runs / f".room.{os.getpid()}.new"
+        try:
+            probe.mkdir()
+            (probe / "file").write_bytes(bytes(4096))
+        except OSError as error:
+            raise storage_error(error, self.runs) from error
+        finally:
+            shutil.rmtree(probe, ignore_errors=True)
 
     def attempt(self, attempt_id: int) -> str:
         """The folder of an attempt, relative to the root."""

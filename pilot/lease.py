@@ -222,6 +222,12 @@ def _unreadable(path: Path) -> StorageError:
     )
 
 
+def restarts() -> int:
+    """How often SLURM has queued our job again; 0 if it says nothing that can be understood."""
+    said = os.environ.get("SLURM_RESTART_COUNT", "")
+    return int(said) if said.isascii() and said.isdecimal() else 0
+
+
 def living_holder(folder: Folder) -> Holder | None:
     """The holder, unless it is known to be dead."""
     holder = read_holder(folder)
@@ -347,7 +353,7 @@ def _create(folder: Folder, purpose: str) -> Holder:
         purpose=purpose,
         since=now,
         heartbeat=now,
-        restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        restart=restarts(),
         cluster=os.environ.get("SLURM_CLUSTER_NAME", ""),
         root=str(folder.root),
     )

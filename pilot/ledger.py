@@ -12,10 +12,11 @@ from db import attempt_table, task_table
 from db.engine import Writer
 from pilot.campaign.driver import Driver
 from pilot.folder import ATTEMPTS_A_FOLDER, Folder
+from pilot.memory import Memory, Running
 from pilot.scheduler.nodes import Node
 from pilot.scheduler.reactor import Reactor
 from pilot.scheduler.suspects import Suspects
-from pilot.turn import Memory, Running, Turn
+from pilot.turn import Turn
 from tasks import scratch
 
 #: From so many finished attempts the times that tasks need are learned at the start.

@@ -4,16 +4,18 @@ Each turn: hear what happened, decide, commit, act. Nothing is acted on before i
 moment leaves a database from which the next pilot goes on.
 """
 
+import contextlib
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from db import pilot_table
 from db.engine import Writer
+from db.errors import StorageError
 from db.states import PilotState, Verdict
 from pilot import host, mailbox
 from pilot.agent.comm import Comm
-from pilot.agent.journal import forget_before
+from pilot.agent.journal import put_away
 from pilot.agent.messages import Ended, Start, Stop, ToManager
 from pilot.drain import TERM_S
 from pilot.ending import Ending
@@ -21,6 +23,7 @@ from pilot.folder import Folder
 from pilot.lease import Lease
 from pilot.ledger import Ledger
 from pilot.mailbox import Request
+from pilot.memory import Actions, Running
 from pilot.node_watch import NodeWatch
 from pilot.orders import Orders
 from pilot.orphans import judge_orphans
@@ -28,7 +31,7 @@ from pilot.packer import Packer
 from pilot.publisher import Publisher
 from pilot.requests import Steering, apply
 from pilot.terms import Terms
-from pilot.turn import Actions, Running, Turn
+from pilot.turn import Turn
 from tasks import scratch
 from tasks.protocol import Cause
 
@@ -71,12 +74,14 @@ class Manager:
         self._orders = shared.orders
         self._nodes = NodeWatch(shared.folder, shared.ledger, shared.comm, shared.terms)
         self._strangers: set[str] = set()
+        self._stuck = ""
         self._inbox_at = self._beat_at = float("-inf")
         self._ending = Ending(shared.terms, shared.writer, shared.publisher)
         self._steering = Steering(
             drain=self._ending.begin,
             end_by=self._ending.end_by,
             resume=lambda connection: self._ending.resume(connection, self._ledger.running),
+            why_drained=lambda: self._ending.why,
         )
 
     def run(self) -> str:
@@ -123,7 +128,9 @@ class Manager:
             turn.end_attempts(judged)
             turn.begin_campaign()
         self._act(turn.actions)
-        forget_before(self._folder.root, self._writer.epoch)
+        with contextlib.suppress(StorageError):
+            # if there is no room, they stay until there is
+            put_away(self._folder.root, self._writer.epoch)
         if orphans:
             log.info(
                 "%d attempts of a dead pilot: %d adopted, %d run again", len(orphans), adopted, len(orphans) - adopted
@@ -238,9 +245,10 @@ class Manager:
         if self._ledger.running or mailbox.waiting_requests(self._folder)[0]:
             return ""
         if self._ledger.reactor.idle():
-            return self._nodes.why_nothing_starts() or "nothing is left that could run"
+            self._stuck = self._nodes.why_nothing_starts()
+            return self._stuck or "nothing is left that could run"
         if not self._anything_fits():
-            return "nothing that is left fits into the time that is left"
+            return f"nothing that is left fits into the time that is left before {self._ending.first}"
         return ""
 
     def _anything_fits(self) -> bool:
@@ -252,13 +260,19 @@ class Manager:
         )
 
     def finish(self, why: str) -> None:
-        """The last commit and the last snapshot."""
+        """The last commit and the last snapshot.
+
+        Raises:
+            StorageError: nothing could be started any more, and that is because the disk refuses.
+        """
         self._publisher.record_seen(self._ledger)
         with self._writer.transaction() as connection:
             pilot_table.change_pilot(connection, self._writer.epoch, PilotState.ENDED, at=host.now(), reason=why)
         self._publisher.set_state(PilotState.ENDED, why)
         self._publisher.publish(self._ledger, self._ending.clock())
         log.info("pilot %d has ended: %s", self._writer.epoch, why)
+        if self._stuck:
+            self._folder.demand_room()
 
     def _turn(self) -> AbstractContextManager[Turn]:
         return self._ledger.turn(host.now())

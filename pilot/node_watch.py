@@ -10,12 +10,12 @@ from pilot.agent.losses import marked_lost
 from pilot.agent.messages import Ended, Gone, Hello, Stop, Sweep, ToManager, Trouble
 from pilot.folder import Folder
 from pilot.ledger import Ledger
+from pilot.memory import Running
 from pilot.orphans import judge_orphans
 from pilot.quarantine import Quarantine
 from pilot.scheduler.nodes import Node
 from pilot.snapshot import last_snapshot
 from pilot.terms import Terms
-from pilot.turn import Running
 from tasks.protocol import Cause, Judgement
 
 log = logging.getLogger("pilot")

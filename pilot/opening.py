@@ -16,7 +16,7 @@ from pilot.campaign.driver import Driver, protocol_of
 from pilot.campaign.planner import Protocol
 from pilot.config import Config
 from pilot.folder import Folder
-from pilot.lease import Holder, Lease, read_holder, take_lease
+from pilot.lease import Holder, Lease, read_holder, restarts, take_lease
 from pilot.ledger import Ledger
 from pilot.left_overs import remove_left_overs
 from pilot.mailbox import Request
@@ -193,5 +193,5 @@ def _job_is_over(holder: Holder) -> bool | None:
         return None
     if holder.job_id == os.environ.get("SLURM_JOB_ID"):
         # a job that was queued again is not running twice
-        return True if holder.restart < int(os.environ.get("SLURM_RESTART_COUNT", "0")) else None
+        return True if holder.restart < restarts() else None
     return Slurm(os.environ).job_is_over(holder.job_id, holder.restart, holder.cluster)

@@ -22,6 +22,7 @@ class Plan:
         nodes: each node with what SLURM granted of it; one rank on each.
         silence_s: whoever is not heard for so long is lost.
         starts_at: of the allocation, seconds since 1970; None: not known.
+        counts_from: until then, an earlier world has counted what is reserved.
         ends: when everything must be over, by what ends it.
         walltime_s, cores: what the command line wishes instead of pilot.toml.
     """
@@ -31,6 +32,7 @@ class Plan:
     nodes: dict[str, NodeGrant] = field(default_factory=dict)
     silence_s: float = 20.0
     starts_at: float | None = None
+    counts_from: float | None = None
     ends: dict[str, float] = field(default_factory=dict)
     walltime_s: float | None = None
     cores: int | None = None

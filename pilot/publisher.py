@@ -94,11 +94,12 @@ class Publisher:
         self._room = None
         self.changed()
 
-    def set_state(self, state: PilotState, remark: str) -> None:
+    def set_state(self, state: PilotState, remark: str, stop_at: float | None = None) -> None:
         """The pilot drains, goes on, or has ended."""
         if self._pilot is not None:
             self._pilot.state = state
             self._pilot.remark = remark
+            self._pilot.stop_at = stop_at
         self.changed()
 
     def set_end(self, at: float | None) -> None:

@@ -1,6 +1,7 @@
 """Rank 0: the manager, and the agent of its node, behind the supervisor's pipe."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def manage_nodes(plan: Plan, agent: Agent, peers: Peers) -> str:
     lease = lease_of(folder, plan.nonce)
     began_at = host.now()
     terms = terms_of(config, began_at=began_at, starts_at=plan.starts_at, ends=ends_of(plan.ends))
+    terms = replace(terms, counts_from=plan.counts_from)
     with open_database(folder, config, lease, plan.settings.epoch) as opened:
         comm = MpiComm(agent, peers, plan.nodes, plan.silence_s)
         status = status_of(lease, plan.settings.epoch, began_at)

@@ -211,7 +211,7 @@ def _copies(folder: Folder, scratch: Path, aside: Path) -> Iterator[Found]:
             newest = newest or path.name
         else:
             yield Found(name, "whole")
-    yield Found("backups", f"{good} that are whole, the newest {newest}" if good else "none")
+    yield Found("backups", f"{good} whole, the newest {newest}" if good else "none")
 
 
 def _status(folder: Folder, aside: Path) -> Found:
@@ -225,7 +225,7 @@ def _status(folder: Folder, aside: Path) -> Found:
 def _inbox(folder: Folder, aside: Path) -> Found:
     requests, strangers = mailbox.waiting_requests(folder)
     if not strangers:
-        return Found("inbox", f"{len(requests)} requests wait" if requests else "empty")
+        return Found("inbox", f"{len(requests)} waiting for the next pilot" if requests else "empty")
     names = ", ".join(path.name for path in strangers)
     return _moved("inbox", f"these are no requests: {names}", "whoever asked may ask again", aside, *strangers)
 

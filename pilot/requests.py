@@ -40,6 +40,7 @@ class Steering:
     drain: Callable[[Connection, DrainOrder], None]
     end_by: Callable[[float], None]
     resume: Callable[[Connection], bool]
+    why_drained: Callable[[], str]
 
 
 def apply(request: Request, ledger: Ledger, turn: Turn, steering: Steering | None) -> Answer:
@@ -130,6 +131,9 @@ def _resume(turn: Turn, steering: Steering | None) -> Answer:
     pilot_table.end_by(turn.connection, None)
     if steering is not None and steering.resume(turn.connection):
         return {"ok": True, "said": "the pilot starts tasks again"}
+    if steering is not None and (why := steering.why_drained()):
+        said = f"too late: what runs was told to stop ({why}); the next pilot goes on with it"
+        return {"ok": False, "said": said, "next": "`pilot status`", "code": 5}
     if had_end:
         return {"ok": True, "said": "the time of `pilot drain --by` is taken back"}
     if steering is None:

@@ -38,7 +38,7 @@ def manage(
         # a hundred thousand tasks live as long as we do: the garbage collector need not look at them again and again
         gc.collect()
         gc.freeze()
-        held_s = 0.0 if terms.starts_at is None else max(0.0, host.now() - terms.starts_at)
+        held_s = terms.uncounted_s(host.now())
         publisher = Publisher(opened.folder, opened.writer, opened.protocol, status, observer, held_s=held_s)
         with packer_of(opened.folder, opened.writer, opened.config.run, publisher.room_changed) as packer:
             shared = Shared(

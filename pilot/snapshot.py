@@ -25,6 +25,8 @@ class PilotStatus:
     started_at: float
     ends_at: float | None = None
     remark: str = ""
+    stop_at: float | None = None
+    """While it drains: when what runs is asked to stop."""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ class Terms:
         memory_mb: so much of a node's memory at most; None for all.
         began_at: when the pilot began, seconds since 1970.
         starts_at: when the allocation was granted; None: when the pilot began.
+        counts_from: from then on nobody has counted yet what of the allocation is reserved; None: from ``starts_at``.
         ends: when everything must be over.
         drain_wait_s: how long running tasks may go on when somebody wants the pilot to end.
         soft_stop_s: how long a task gets to stop in its own way.
@@ -35,6 +36,7 @@ class Terms:
     memory_mb: int | None = None
     began_at: float = 0.0
     starts_at: float | None = None
+    counts_from: float | None = None
     ends: Ends = field(default_factory=Ends)
     drain_wait_s: float = 600.0
     soft_stop_s: float = 20.0
@@ -49,6 +51,11 @@ class Terms:
         if self.ends.at is None:
             return None
         return drain.last_moment(self.ends.at, self.ends.at - self._since, self.soft_stop_s)
+
+    def uncounted_s(self, now: float) -> float:
+        """How long the allocation has been held that nobody has counted yet."""
+        since = self.starts_at if self.counts_from is None else self.counts_from
+        return 0.0 if since is None else max(0.0, now - since)
 
     def clock(self, now: float) -> Clock:
         """The time that tasks have."""

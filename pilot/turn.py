@@ -3,8 +3,8 @@
 What is to be acted on (start this, end that) is collected and comes out only after the commit.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -12,81 +12,13 @@ from db import attempt_table, task_table
 from db.errors import InputError, MissingError, StateError
 from db.records import Attempt, Edge, NewTask, Task, Transition
 from db.states import TERMINAL, Event, TaskKind, TaskState, Verdict
-from pilot.agent.losses import as_its_fault, was_lost
 from pilot.agent.messages import Ended
-from pilot.campaign.driver import Driver, FollowUps
-from pilot.folder import Folder
+from pilot.campaign.driver import FollowUps
+from pilot.memory import Actions, Memory, Running
+from pilot.reckoning import Finished, Reckoning, softened
 from pilot.scheduler.policy import Clock, Placement
-from pilot.scheduler.reactor import Outcome, Reactor
-from pilot.scheduler.suspects import Suspects
+from pilot.scheduler.reactor import Outcome
 from tasks.protocol import Judgement
-from tasks.registry import engine
-
-
-@dataclass(slots=True)
-class Running:
-    """An attempt that is under way, with the task as it was started (its spec complete).
-
-    ``stopping`` and ``killed`` say what it was told by a drain; ``previous`` is the folder of the attempt that it
-    goes on from, if any.
-    """
-
-    attempt: Attempt
-    task: Task
-    previous: str = ""
-    stopping: bool = False
-    killed: bool = False
-
-
-@dataclass(slots=True)
-class Actions:
-    """What may be done once the transaction is committed.
-
-    Attributes:
-        start: attempts to be started.
-        stop: ids of attempts whose tasks were cancelled.
-        discard: folders of attempts that no other will go on from.
-        said: remarks for the log.
-    """
-
-    start: list[Running] = field(default_factory=list)
-    stop: list[int] = field(default_factory=list)
-    discard: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Memory:
-    """What a pilot keeps in memory of one folder; after each turn it agrees with the database.
-
-    Attributes:
-        folder: the campaign folder.
-        reactor: decides.
-        driver: plans the campaign; None where there is none.
-        running: the attempts under way, by id.
-        attempts_of: how many attempts an open task has had, where it has had any.
-        resume_from: the folder of an interrupted attempt from which the next one of a task can go on.
-        suspects: open tasks that were lost with their nodes or pilots, again and again.
-        last_attempt: attempt ids only grow.
-    """
-
-    folder: Folder
-    reactor: Reactor
-    driver: Driver | None
-    running: dict[int, Running] = field(default_factory=dict)
-    attempts_of: dict[int, int] = field(default_factory=dict)
-    resume_from: dict[int, str] = field(default_factory=dict)
-    suspects: Suspects = field(default_factory=Suspects)
-    last_attempt: int = 0
-
-    def next_attempt_id(self) -> int:
-        """The id of a new attempt."""
-        self.last_attempt += 1
-        return self.last_attempt
-
-    def running_tasks(self) -> dict[int, Running]:
-        """The attempts under way by the ids of their tasks."""
-        return {entry.task.id: entry for entry in self.running.values()}
 
 
 class Turn:
@@ -113,26 +45,27 @@ class Turn:
 
     def end_attempts(self, ended: Iterable[Ended]) -> None:
         """Attempts have ended and were judged: record them, and all that follows."""
-        finished: list[tuple[Running, Ended, Attempt]] = []
+        finished: list[Finished] = []
         outcomes: list[Outcome] = []
-        suspects = self._memory.suspects.among(self._memory.running_tasks()) if self._memory.suspects else set()
+        reckoning = Reckoning(self._memory, self.connection, self.at)
         for told in ended:
             # an end that is reported twice counts once
             entry = self._memory.running.pop(told.attempt_id, None)
             if entry is None:
                 continue
-            message = self._blamed(entry.task.id, told, suspects)
-            attempt = _finish(entry.attempt, message, self.at)
-            judgement = message.judgement
-            outcomes.append(
-                self._reactor.attempt_ended(
-                    entry.task.id, judgement.verdict, judgement.reason, attempt.wall_s, resumable=attempt.resumable
-                )
+            end = reckoning.of(entry, told)
+            outcome = self._reactor.attempt_ended(
+                entry.task.id,
+                end.judgement.verdict,
+                end.judgement.reason,
+                end.attempt.wall_s,
+                resumable=end.attempt.resumable,
             )
-            self._soften(entry.task, judgement, outcomes[-1])
-            self._remember_where_to_go_on(attempt)
-            finished.append((entry, message, attempt))
-        attempt_table.record_ends(self.connection, [attempt for _, _, attempt in finished])
+            self._soften(entry.task, end.judgement, outcome)
+            self._remember_where_to_go_on(end.attempt)
+            finished.append(end)
+            outcomes.append(outcome)
+        attempt_table.record_ends(self.connection, [end.attempt for end in finished])
         self._record(*outcomes)
         self._follow_all(finished)
 
@@ -189,7 +122,12 @@ class Turn:
             else:
                 ended.add(task_id)
         states = task_table.states_of(self.connection, ended)
-        self.retry([task_id for task_id in sorted(ended) if states.get(task_id) is TaskState.FAILED])
+        revived = [task_id for task_id in sorted(ended) if states.get(task_id) is TaskState.FAILED]
+        self.retry(revived)
+        if self._memory.driver is not None and revived:
+            tasks = task_table.read_tasks(self.connection, revived).values()
+            generations = {task.generation for task in tasks if task.generation is not None}
+            self.retry(self._memory.driver.called_off(self.connection, generations))
 
     def add(self, new: Sequence[NewTask]) -> list[Task]:
         """Insert tasks.
@@ -207,7 +145,7 @@ class Turn:
 
     def start(self, clock: Clock) -> None:
         """Start what may start now."""
-        with self._reactor.graph.ready.without(self._held_back()):
+        with self._reactor.graph.ready.without(self._held_back(clock)):
             placements, transitions = self._reactor.schedule(clock)
         if not placements:
             return
@@ -223,20 +161,19 @@ class Turn:
             self.actions.start.append(entry)
         attempt_table.record_starts(self.connection, [entry.attempt for entry in self.actions.start])
 
-    def _held_back(self) -> list[int]:
+    def _held_back(self, clock: Clock) -> list[int]:
         """Ready tasks that must wait until it is known of others whether they take their nodes with them."""
         suspects = self._memory.suspects
-        return suspects.held_back(self._reactor.graph.ready, self._memory.running_tasks()) if suspects else []
-
-    def _blamed(self, task_id: int, message: Ended, suspects: Collection[int]) -> Ended:
-        """The end as it counts: a loss is the fault of the only suspect that ran."""
-        lost = was_lost(message)
-        losses = self._memory.suspects.ended(task_id, message.judgement.verdict, lost=lost)
-        return as_its_fault(message, losses) if lost and suspects == {task_id} else message
+        if not suspects:
+            return []
+        ready = {task_id for task_id in suspects if self._reactor.could_start(task_id, clock)}
+        return suspects.held_back(ready, self._memory.running_tasks())
 
     def _remember_where_to_go_on(self, attempt: Attempt) -> None:
         """An attempt that was interrupted before it had anything to go on from takes nothing from those before."""
         if attempt.resumable:
+            # what it went on from itself is of no use any more
+            self._go_on_nowhere([attempt.task_id])
             self._memory.resume_from[attempt.task_id] = attempt.directory
         if attempt.verdict is not Verdict.INTERRUPTED or attempt.task_id not in self._reactor.graph.entries:
             self._go_on_nowhere([attempt.task_id])
@@ -263,20 +200,22 @@ class Turn:
             others=placement.slot.shares[1:],
         )
 
-    def _follow_all(self, finished: list[tuple[Running, Ended, Attempt]]) -> None:
-        for entry, _, _ in finished:
-            if entry.task.id not in self._reactor.graph.entries:
-                self._memory.attempts_of.pop(entry.task.id, None)
-                self._memory.suspects.forget(entry.task.id)
+    def _follow_all(self, finished: list[Finished]) -> None:
+        for end in finished:
+            if end.task.id not in self._reactor.graph.entries:
+                self._memory.attempts_of.pop(end.task.id, None)
+                self._memory.suspects.forget(end.task.id)
         driver = self._memory.driver
         if driver is None:
             return
         self.flush()
-        for entry, message, attempt in finished:
+        for end in finished:
             # a task that was cancelled while it ran may still end well: its result is kept out
-            if message.judgement.verdict is Verdict.DONE and self._is_done(entry.task.id):
-                self._follow(driver.task_ended(self.connection, entry.task, attempt, message.judgement, self.at))
-        self._labels_changed(entry.task for entry, _, _ in finished)
+            if end.judgement.verdict is Verdict.DONE and self._is_done(end.task.id):
+                self._follow(
+                    driver.task_ended(self.connection, end.task, end.attempt, end.judgement, end.selected, self.at)
+                )
+        self._labels_changed(end.task for end in finished)
 
     def _is_done(self, task_id: int) -> bool:
         return task_table.states_of(self.connection, [task_id]).get(task_id) is TaskState.DONE
@@ -312,11 +251,11 @@ class Turn:
         """Where the engine offers a remedy for what went wrong, the next attempt uses it."""
         if not any(transition.event is Event.RETRIED for transition in outcome.transitions):
             return
-        verdict = judgement.verdict
-        softer = engine(task.engine).soften(task.spec, verdict, outcome.tries[task.id][verdict], judgement.reason)
+        softer, said = softened(task, judgement, outcome.tries[task.id][judgement.verdict])
         if softer is not None:
-            task_table.record_change(self.connection, task.id, spec=dict(softer))
-            self.actions.said.append(f"task {task.id} ({task.name}): {verdict}; tried again with softer settings")
+            task_table.record_change(self.connection, task.id, spec=softer)
+        if said:
+            self.actions.said.append(f"task {task.id} ({task.name}): {judgement.verdict}; {said}")
 
     def _doom_new(self, holding: Sequence[Edge]) -> None:
         states = task_table.states_of(self.connection, {edge.parent for edge in holding})
@@ -341,21 +280,3 @@ class Turn:
                     where=task.name,
                     next_step="ask for fewer ranks, threads, GPUs or less memory; nothing was added",
                 )
-
-
-def _finish(attempt: Attempt, message: Ended, at: float) -> Attempt:
-    return replace(
-        attempt,
-        ended_at=at,
-        verdict=message.judgement.verdict,
-        reason=message.judgement.reason,
-        exit_code=message.end.code,
-        signal=message.end.signal,
-        wall_s=message.end.wall_s,
-        cpu_s=message.end.cpu_s,
-        peak_mb=message.end.peak_mb,
-        facts=dict(message.judgement.facts),
-        resumable=message.judgement.resumable and message.judgement.verdict is Verdict.INTERRUPTED,
-        files=message.files,
-        bytes=message.bytes,
-    )

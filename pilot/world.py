@@ -17,7 +17,7 @@ from pilot.mpi.search import of_the_site
 from pilot.orders import Order, to_line
 from pilot.slurm.parse import is_end_of_rank, unreached_nodes
 
-_REMEMBERED = 20
+_REMEMBERED = 100
 _PATIENCE_S = 10.0
 
 

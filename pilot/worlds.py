@@ -83,8 +83,7 @@ class Worlds:
         self._epoch = 0
         self._drained, self._drained_at = "", 0.0
         self._shown_at = 0.0
-        #: what is reserved from then on has not been counted by any world
-        self._since = allocation.starts_at or host.began_at()
+        self._starts_at = self._counts_from = allocation.starts_at or host.began_at()
         self._ends = ends_at_the_start(allocation)
 
     def run(self) -> str:
@@ -102,11 +101,14 @@ class Worlds:
             if end.why:
                 return end.why
             log.error("the pilot's ranks died: %s", end.died)
+            # its manager may only be frozen, on a node that does not answer, with the database open
+            self._lease.took_over = True
             published = self._published()
             drained = self._why_drained()
             if drained:
                 return f"its ranks died while it drained ({drained})"
-            self._since = host.now()
+            # until now, it has counted what is reserved
+            self._counts_from = host.now()
             lived_s, avoids = host.monotonic() - began, len(self._bad) > bad_before
             failures = 1 if avoids or lived_s > YOUNG_S else failures + 1
             if failures >= TRIES:
@@ -171,8 +173,6 @@ class Worlds:
 
     def _plan(self, nodes: tuple[str, ...]) -> Plan:
         run, allocation = self._config.run, self._allocation
-        # the manager of a world that has died may only be frozen, on a node that does not answer
-        self._lease.took_over = self._lease.took_over or self._epoch > 0
         with open_database(self._folder, self._config, self._lease) as opened:
             begin_pilot(opened)
             settings = agent_settings(opened)
@@ -182,7 +182,8 @@ class Worlds:
             settings=settings,
             nodes={node.name: node for node in allocation.nodes if node.name in nodes},
             silence_s=run.silence,
-            starts_at=self._since,
+            starts_at=self._starts_at,
+            counts_from=self._counts_from,
             ends={end.value: at for end, at in self._ends.moments.items()},
             walltime_s=run.walltime,
             cores=run.cores,

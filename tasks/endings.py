@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from db.states import Verdict
-from tasks.protocol import Cause
+from tasks.protocol import Cause, Exit
 
 #: we ended it, or nobody saw its end
 BY_US: Mapping[Cause, tuple[Verdict, str]] = MappingProxyType(
@@ -23,6 +23,11 @@ BY_US: Mapping[Cause, tuple[Verdict, str]] = MappingProxyType(
 _SIGKILL = 9
 #: sent by people and batch systems; a program does not send them to itself
 _SENT = {1: "SIGHUP", 2: "SIGINT", 15: "SIGTERM"}
+
+
+def how(end: Exit) -> str:
+    """The exit code or the signal."""
+    return f"signal {end.signal}" if end.signal is not None else f"exit code {end.code}"
 
 
 def by_signal(signal: int | None) -> tuple[Verdict, str] | None:

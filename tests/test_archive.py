@@ -154,7 +154,8 @@ def test_a_damaged_archive_is_not_taken_for_a_whole_one(run: Path) -> None:
 def test_the_mode_of_a_file_is_kept(tmp_path: Path) -> None:
     place = tmp_path / "000001"
     place.mkdir()
-    (place / "run.sh").touch(mode=0o750)
+    (place / "run.sh").touch()
+    (place / "run.sh").chmod(0o750)
     target = tmp_path / "a.zip"
     write(target, {"000001": place}, never)
     with Archive(target) as archive:

@@ -152,7 +152,7 @@ def test_a_label_has_the_settings_that_it_was_planned_with(connection: Connectio
     after = driver_of(tmp_path, OTHER_LABELS)
     assert after.protocol.label_settings() != before.protocol.label_settings()
     # it was running when its pilot died; the next one, with another pilot.toml, finds it finished
-    after.task_ended(connection, task, attempt, Judgement(Verdict.DONE, label=label), 2.0)
+    after.task_ended(connection, task, attempt, Judgement(Verdict.DONE, label=label), (), 2.0)
     assert dataset.count_labels(connection, after.protocol.label_settings()) == {}
     assert dataset.count_labels(connection, before.protocol.label_settings()) == {"train": 1}
     with pytest.raises(InputError, match="other settings"):

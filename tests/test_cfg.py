@@ -148,7 +148,8 @@ def test_any_numbers_come_back_exactly(
         rows=rows,
         energy=energy,
         forces=np.array(positions)[::-1] if data.draw(st.booleans()) else None,
-        plus_stress=None if stress is None else np.array(stress),
+        # stress is of a volume, or of none: with one or two rows of a cell it is a torn file
+        plus_stress=None if stress is None or rows in {1, 2} else np.array(stress),
         columns={"nbh_grades": np.array(data.draw(st.lists(numbers, min_size=n, max_size=n)))},
     )
     assert_same(one(format_cfg(c)), c)

@@ -132,7 +132,7 @@ def test_structures_that_cannot_be_labelled(typed: Typist) -> None:
     (typed.folder.root / "other.extxyz").write_text(XYZ.format("Al").replace("4 0 0", "5 0 0"))
     assert "this folder has no campaign" in typed.fails("add", "label", "good.extxyz", code=2)
     typed.folder.config.write_text(CAMPAIGN)
-    assert "ASE cannot read the file" in typed.fails("add", "label", "bad.extxyz", code=2)
+    assert "7 atoms are promised, and the file ends" in typed.fails("add", "label", "bad.extxyz", code=2)
     assert "cannot read the file" in typed.fails("add", "label", "none.extxyz", code=2)
     assert "this campaign does not know Cu" in typed.fails("add", "label", "good.extxyz", "strange.extxyz", code=2)
     assert "labels do not take --ranks" in typed.fails("add", "label", "--ranks", "2", "good.extxyz", code=2)

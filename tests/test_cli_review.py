@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from command_line import Typist
@@ -19,11 +21,13 @@ from pilot.cli.headline import headline
 from pilot.cli.presence import Presence, look
 from pilot.cli.submitted import forget, outstanding, remember
 from pilot.cli.view import Block, batch_of, status_blocks
+from pilot.drain import Urgency
 from pilot.folder import Folder
 from pilot.lease import Holder, take_lease
-from pilot.mailbox import Request
-from pilot.requests import Steering, _steer
+from pilot.orders import DrainOrder
+from pilot.requests import Steering, _drain
 from pilot.snapshot import CampaignStatus, GenerationStatus, NodeStatus, PilotStatus, RunningStatus, Snapshot
+from pilot.turn import Turn
 
 
 @pytest.fixture
@@ -251,8 +255,8 @@ def test_a_task_larger_than_the_login_node_is_no_cause_for_a_note(
 
 @pytest.mark.parametrize(("now", "promised"), [(False, True), (True, False)])
 def test_a_drain_at_once_does_not_say_that_what_runs_may_finish(now: bool, promised: bool) -> None:
-    heard: list[tuple[str, bool]] = []
-    steering = Steering(lambda why, at_once: heard.append((why, at_once)), lambda: False)
-    said = _steer(Request("1", "drain", {"now": now}), steering)["said"]
+    heard: list[DrainOrder] = []
+    steering = Steering(lambda _, order: heard.append(order), lambda _: None, lambda _: False, lambda: "")
+    said = _drain(cast(Turn, SimpleNamespace(connection=None)), steering, now=now)["said"]
     assert ("may finish" in said) is promised
-    assert heard == [("pilot drain", now)]
+    assert heard == [DrainOrder("pilot drain", Urgency.NOW if now else Urgency.WISH)]

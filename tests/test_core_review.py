@@ -104,11 +104,11 @@ def test_a_request_that_makes_no_sense_costs_itself_only(folder: Folder) -> None
         {"after": [10**30]},
         {"priority": "high"},
         {"time_request_s": "long"},
-        {"time_limit_s": float("nan")},
+        {"time_limit_s": -1.0},
     ]
     senseless = [mailbox.post(folder, "add", {"tasks": [given("true", **more)]}) for more in tasks]
     senseless.append(mailbox.post(folder, "add", {"tasks": [given("true", key="a"), given("true", key="a")]}))
-    senseless += [mailbox.post(folder, "cancel", {"tasks": [number]}) for number in (10**30, float("inf"))]
+    senseless += [mailbox.post(folder, "cancel", {"tasks": [number]}) for number in (10**30, "first")]
     good = mailbox.post(folder, "add", {"tasks": [given("true")]})
     assert run(folder) == NOTHING_LEFT
     assert (mailbox.fetch_answer(folder, good) or {})["ok"]
@@ -161,7 +161,7 @@ def test_a_lease_that_is_a_folder_is_told_in_words(folder: Folder) -> None:
 def test_what_can_never_run_does_not_keep_a_pilot_waiting_for_its_end(folder: Folder) -> None:
     folder.config.write_text("[run]\ncores = 2\nsoft_stop = 1\nwalltime = 300\n")
     put(folder, "add", tasks=[given("true", resources={"ranks": 99}), given("true", time_request_s=1000.0)])
-    assert run(folder) == "nothing that is left fits into the time that is left"
+    assert run(folder).startswith("nothing that is left fits into the time that is left before")
 
 
 def test_no_attempt_gets_a_folder_that_is_there(folder: Folder) -> None:

@@ -22,7 +22,7 @@ FLOORS = [
     (4, r"pilot/agent/"),
     (
         5,
-        r"pilot/(turn|ledger|requests|publisher|manager|ending|orders|opening|session|plan|rank|rank_zero|forsaken|world|worlds)\.py",
+        r"pilot/(turn|memory|reckoning|ledger|requests|publisher|manager|ending|orders|opening|session|plan|rank|rank_zero|forsaken|world|worlds)\.py",
     ),
     (
         5,

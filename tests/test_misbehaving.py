@@ -15,6 +15,7 @@ import psutil
 import pytest
 from folders import make_folder
 
+from db.errors import StorageError
 from pilot.config import read_config
 from pilot.folder import Folder
 from pilot.mailbox import Request
@@ -274,7 +275,8 @@ def test_a_machine_that_refuses_is_given_nothing_more_and_no_task_pays_for_it(tm
         subprocess.run(["umount", str(runs)], check=True)
     assert ran.rows("SELECT state, count(*) FROM tasks GROUP BY state") == [("ready", 20)], ran.said
     assert ran.rows("SELECT count(*) FROM attempts WHERE verdict = 'infrastructure'") < [(21,)]
-    assert ran.code == 1
+    assert ran.code == StorageError.exit_code
     assert "nothing can be started any more" in ran.said
+    assert "read-only" in ran.said
     assert run(folder)[0] == 0
     assert ran.rows("SELECT state, count(*) FROM tasks GROUP BY state") == [("done", 20)]

@@ -10,6 +10,7 @@ import pytest
 from folders import make_folder
 from started_pilot import SLEEP, Started, ask, given, put, until
 
+from pilot import host
 from pilot.config import read_config
 from pilot.folder import Folder
 from pilot.mailbox import Request
@@ -122,9 +123,11 @@ def test_a_request_is_applied_once_however_often_it_is_found(folder: Folder) -> 
 def test_before_the_end_nothing_starts_and_what_runs_is_stopped(
     tmp_path: Path, started: Callable[..., Started]
 ) -> None:
-    folder = make_folder(tmp_path, "[run]\ncores = 1\nsoft_stop = 1\nwalltime = 26\n")
+    folder = make_folder(tmp_path, "[run]\ncores = 1\nsoft_stop = 1\nwalltime = 600\n")
+    # an allocation like this one could hold them, but not what is left of it
     tasks = [given(*SLEEP, priority=60), given("true", time_request_s=100.0)]
     put(folder, "add", tasks=tasks)
+    put(folder, "drain", by=host.now() + 30.0)
     pilot = started(folder)
     pilot.wait_for_running(1)
     assert pilot.wait() == 0

@@ -53,9 +53,9 @@ def test_what_is_interrupted_early_is_expected_to_need_what_it_was_expected_to_n
 def test_what_continues_starts_though_no_allocation_holds_all_of_it() -> None:
     explore = label(1, kind=TaskKind.EXPLORE, engine="lammps")
     found = reactor(explore)
-    # it needs ten hours, and is worth starting for a minute
-    assert started(found, Clock(0.0, 60.0, 2 * HOUR)) == []
-    assert started(found, Clock(0.0, 80.0, 2 * HOUR)) == [1]
+    # it needs ten hours, and is worth starting for half a minute
+    assert started(found, Clock(0.0, 29.0, 2 * HOUR)) == []
+    assert started(found, Clock(0.0, 30.0, 2 * HOUR)) == [1]
 
 
 def test_the_time_of_what_went_on_from_others_is_that_of_all_of_them() -> None:

@@ -1,17 +1,26 @@
 """The ends that a launcher saw, one JSON line each, written before they were told to anybody.
 
-When the pilot dies between a task's end and its commit, the next pilot reads here what the launcher saw.
+When the pilot dies between a task's end and its commit, the next pilot reads here what the launcher saw. What earlier
+pilots' launchers saw is kept in one file: if an older copy of the database is put in place some day, it knows less.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from db.files import storage_error, write_whole
 from tasks.protocol import Cause, Exit
 
+#: what a line that is not whole may raise
+_BROKEN = (ValueError, KeyError, TypeError, RecursionError)
+
 FOLDER = Path("state") / "ends"
+EARLIER = "earlier.jsonl"
+#: bytes of that file: some hundred thousand ends
+MOST = 32_000_000
 
 
 def ends_file(root: Path, epoch: int, node: str) -> Path:
@@ -30,21 +39,61 @@ def read_ends(path: Path) -> dict[int, Exit]:
     except FileNotFoundError:
         return {}
     ends: dict[int, Exit] = {}
-    for line in content.split(b"\n"):
-        try:
-            message = json.loads(line)
+    for message in _messages(content):
+        with contextlib.suppress(*_BROKEN):
             ends.setdefault(_whole(message["id"]), exit_of(message))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
     return ends
 
 
-def forget_before(root: Path, epoch: int) -> None:
-    """Remove what the launchers of earlier pilots wrote, once all their attempts are judged."""
-    for path in (root / FOLDER).glob("*.jsonl"):
-        number = path.name.partition(".")[0]
-        if number.isdigit() and int(number) < epoch:
+def read_earlier(root: Path) -> dict[tuple[int, int], Exit]:
+    """What is kept of the launchers of earlier pilots: epoch and attempt id → its end."""
+    try:
+        content = (root / FOLDER / EARLIER).read_bytes()
+    except FileNotFoundError:
+        return {}
+    ends: dict[tuple[int, int], Exit] = {}
+    for message in _messages(content):
+        with contextlib.suppress(*_BROKEN):
+            ends[_whole(message["pilot"]), _whole(message["id"])] = exit_of(message)
+    return ends
+
+
+def put_away(root: Path, epoch: int, most: int = MOST) -> None:
+    """Put what the launchers of earlier pilots wrote into one file, once all their attempts are judged.
+
+    Raises:
+        StorageError: the disk refuses; they stay where they are.
+    """
+    earlier = root / FOLDER / EARLIER
+    lines: list[bytes] = []
+    try:
+        journals = _journals_before(root, epoch)
+        for number, path in journals:
+            named = (message | {"pilot": number} for message in _messages(path.read_bytes()))
+            lines += [json.dumps(message, separators=(",", ":")).encode() + b"\n" for message in named]
+        if lines:
+            kept = earlier.read_bytes() if earlier.exists() else b""
+            content = (kept + b"".join(lines))[-most:]
+            # the first line may have been cut
+            write_whole(earlier, content if len(content) < most else content.partition(b"\n")[2])
+        for _, path in journals:
             path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, earlier) from error
+
+
+def _journals_before(root: Path, epoch: int) -> list[tuple[int, Path]]:
+    found = ((path.name.partition(".")[0], path) for path in (root / FOLDER).glob("*.jsonl"))
+    return sorted((int(number), path) for number, path in found if number.isdigit() and int(number) < epoch)
+
+
+def _messages(content: bytes) -> Iterator[dict[str, Any]]:
+    """The whole lines."""
+    for line in content.split(b"\n"):
+        with contextlib.suppress(*_BROKEN):
+            message = json.loads(line)
+            if isinstance(message, dict):
+                yield message
 
 
 def exit_of(message: Mapping[str, Any]) -> Exit:

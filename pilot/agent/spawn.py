@@ -88,7 +88,7 @@ class Spawner:
                 make_folder(folder)
             os.chdir(message["cwd"] or folder)
         except OSError as error:
-            why = f"cannot make or enter {message['cwd'] or folder}: {error.strerror}"
+            why = f"cannot make or enter {error.filename or message['cwd'] or folder}: {error.strerror}"
             raise NotStartedError(why, machine=error.errno in _MACHINE) from error
         self._move(set(message["cores"]))
         program = self._find(argv[0], env.get(b"PATH", b""))

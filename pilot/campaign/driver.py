@@ -4,13 +4,14 @@ Everything that is inserted because a task has ended is inserted in the transact
 crash can come between them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
 from db import dataset, progress
+from db.attempt_table import read_events
 from db.dataset import Candidate
 from db.errors import InputError
 from db.records import Attempt, NewTask, Structure, Task
@@ -27,6 +28,7 @@ from tasks.protocol import Judgement
 
 #: A campaign whose newest generation says so has come to its end, until pilot.toml allows more.
 ENDS = frozenset({Turn.CONVERGED, Turn.NOT_CONVERGED, Turn.NOTHING_RAN})
+_TOO_MANY = "more than label.max_failed"
 
 
 @dataclass(slots=True)
@@ -108,10 +110,37 @@ class Driver:
         self._go_on(moment, last, decision, self._paths_after(moment.connection, last))
         moment.follow_ups.said.append(f"the campaign goes on: {decision.why}")
 
+    def read_result(self, connection: Connection, task: Task, attempt: Attempt) -> list[Candidate]:
+        """What a task that seems to have succeeded has left in its files: what was selected; a potential is published.
+
+        To be asked before the success is recorded: what this raises for files that are broken costs the task.
+
+        Raises:
+            StorageError: the disk refuses; that is no fault of the task.
+        """
+        if task.generation is None or task.kind not in {TaskKind.SELECT, TaskKind.TRAIN}:
+            return []
+        now = dataset.read_generation(connection, task.generation)
+        if task.kind is TaskKind.SELECT:
+            return read_selected(attempt, self.folder, self.protocol, f"s{now.stage + 1}g{now.number:02d}")
+        published = self.folder.root / self.folder.potential(now.stage, now.number)
+        publish_potential(self.folder.root / attempt.directory, published)
+        return []
+
     def task_ended(
-        self, connection: Connection, task: Task, attempt: Attempt, judgement: Judgement, at: float
+        self,
+        connection: Connection,
+        task: Task,
+        attempt: Attempt,
+        judgement: Judgement,
+        selected: Sequence[Candidate],
+        at: float,
     ) -> FollowUps:
-        """A task of the campaign has succeeded; record what it found, and insert what follows."""
+        """A task of the campaign has succeeded; record what it found, and insert what follows.
+
+        Args:
+            selected: what :meth:`read_result` has found.
+        """
         moment = Moment(connection, at)
         if task.kind is TaskKind.LABEL:
             self._label_done(moment, task, attempt, judgement)
@@ -119,7 +148,7 @@ class Driver:
             return moment.follow_ups
         generation = dataset.read_generation(connection, task.generation)
         if task.kind is TaskKind.SELECT:
-            self._selected(moment, generation, attempt)
+            self._selected(moment, generation, attempt, selected)
         elif task.kind is TaskKind.TRAIN:
             self._trained(moment, generation, attempt)
         elif task.kind is TaskKind.EVALUATE:
@@ -146,7 +175,7 @@ class Driver:
         quorum = 1.0 if whole else label.quorum
         said = criteria.progress_of_labels(total, done, failed, quorum=quorum, max_failed=label.max_failed)
         if said is criteria.Progress.TOO_MANY_FAILED:
-            why = f"{failed} of {total} labels failed, more than label.max_failed = {label.max_failed:g} allows"
+            why = f"{failed} of {total} labels failed, {_TOO_MANY} = {label.max_failed:g} allows"
             follow_ups.cancel.append((train.id, why))
             follow_ups.said.append(
                 f"{why}: training is called off; mend the cause, `pilot retry --failed`, `pilot retry {train.id}`"
@@ -154,6 +183,16 @@ class Driver:
         elif said is criteria.Progress.ENOUGH:
             follow_ups.release.append(train.id)
         return follow_ups
+
+    def called_off(self, connection: Connection, generations: Iterable[int]) -> list[int]:
+        """The trainings of these generations that were called off because too many of their labels had failed."""
+        found = []
+        for generation in sorted(generations):
+            train = progress.only_task(connection, generation, TaskKind.TRAIN)
+            if train is not None and train.state is TaskState.CANCELLED:
+                *_, (_, _, why) = read_events(connection, train.id)
+                found += [train.id] if _TOO_MANY in why else []
+        return found
 
     def complete_spec(self, connection: Connection, task: Task) -> dict[str, Any]:
         """The spec of a task that is about to start, with what is known only now; writes the files it names."""
@@ -216,11 +255,12 @@ class Driver:
             at=moment.at,
         )
 
-    def _selected(self, moment: Moment, now: dataset.Generation, attempt: Attempt) -> None:
+    def _selected(
+        self, moment: Moment, now: dataset.Generation, attempt: Attempt, selected: Sequence[Candidate]
+    ) -> None:
         """The number of labels is known: insert them, the fit that waits for them, and what comes after it."""
         connection, stage, number = moment.connection, now.stage, now.number
-        chosen = read_selected(attempt, self.folder, self.protocol, f"s{stage + 1}g{number:02d}")
-        fresh = [c for c in chosen if not dataset.is_known(connection, c.structure)]
+        fresh = [c for c in selected if not dataset.is_known(connection, c.structure)]
         sweep = {**progress.explored(connection, now.id), "selected": len(fresh), "select": dict(attempt.facts)}
         dataset.note_generation(connection, now.id, {"sweep": sweep}, at=moment.at)
         decision = self._decide(stage, self._sweeps(dataset.read_generations(connection), stage))
@@ -244,7 +284,6 @@ class Driver:
 
     def _trained(self, moment: Moment, now: dataset.Generation, attempt: Attempt) -> None:
         path = self.folder.potential(now.stage, now.number)
-        publish_potential(self.folder.root / attempt.directory, self.folder.root / path)
         facts = attempt.facts
         dataset.add_potential(moment.connection, now.id, path, attempt_id=attempt.id, facts=facts, at=moment.at)
         dataset.note_generation(moment.connection, now.id, {"train": dict(facts)}, at=moment.at)

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from db import dataset
 from db.dataset import Candidate
-from db.files import settle, write_whole
+from db.files import settle, storage_error, write_whole
 from db.records import Attempt
 from pilot.campaign.planner import Protocol
 from pilot.folder import Folder
@@ -37,7 +37,10 @@ def write_set(connection: Connection, folder: Folder, protocol: Protocol, role: 
     if not configurations:
         return None
     path = folder.root / place / f"{role}.cfg"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, path.parent) from error
     write_cfg(path, configurations)
     settle(path.parent, folder.root)
     return f"{place}/{role}.cfg"
@@ -63,13 +66,21 @@ def publish_potential(made: Path, published: Path) -> None:
     It is on the disk when this returns: the commit that follows says that it is there.
 
     Raises:
+        OSError: a part of it was not made.
         StorageError: the disk refuses.
     """
+    content = {name: (made / name).read_bytes() for name in POTENTIAL}
     beside = published.with_name(f".{published.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name in POTENTIAL:
-        write_whole(beside / name, (made / name).read_bytes())
-    shutil.rmtree(published, ignore_errors=True)
-    beside.rename(published)
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        for name in POTENTIAL:
+            write_whole(beside / name, content[name])
+        if published.is_symlink():
+            # it may lead anywhere: only the link is ours
+            published.unlink()
+        shutil.rmtree(published, ignore_errors=True)
+        beside.rename(published)
+    except OSError as error:
+        raise storage_error(error, published) from error
     settle(published.parent, published.parent.parent)

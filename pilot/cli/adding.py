@@ -100,8 +100,17 @@ def _wishes(wanted: Wanted) -> dict[str, Any]:
         "after_ended": parse_ids(wanted.after_ended),
         "priority": wanted.priority,
         "time_request_s": None if wanted.time_request is None else parse_duration(wanted.time_request),
-        "time_limit_s": None if wanted.time_limit is None else parse_duration(wanted.time_limit),
+        "time_limit_s": _limit(wanted.time_limit),
     }
+
+
+def _limit(text: str | None) -> float | None:
+    limit_s = None if text is None else parse_duration(text)
+    if limit_s == 0.0:
+        raise InputError(
+            "a time limit of nothing ends the task at once", where="--time-limit", next_step="leave it out for no limit"
+        )
+    return limit_s
 
 
 def _short(text: str) -> str:

@@ -46,7 +46,7 @@ def ask(folder: Folder, verb: str, arguments: Mapping[str, Any]) -> dict[str, An
         _signal(folder)
     answer = _wait(folder, request)
     if answer is not None and not answer["ok"]:
-        raise RefusedError(answer)
+        raise RefusedError({"where": str(folder.root)} | {key: value for key, value in answer.items() if value})
     return answer
 
 

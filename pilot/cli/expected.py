@@ -22,6 +22,15 @@ def expectation(folder: Folder, connection: Connection, task: Task, attempts: Se
     return times.explain(task.kind, task.size, task.time_request_s, _had_in_vain(attempts))
 
 
+def time_limit(folder: Folder, task: Task) -> float | None:
+    """What ends the task if it hangs, s: its own limit, or else that of its kind; None: nothing."""
+    if task.time_limit_s is not None:
+        return task.time_limit_s
+    with contextlib.suppress(PilotError, OSError):
+        return read_config(folder.config).resources.limits().get(task.kind)
+    return None
+
+
 def _guesses(folder: Folder) -> dict[TaskKind, float]:
     # a pilot.toml that cannot be read is told of elsewhere
     with contextlib.suppress(PilotError, OSError):

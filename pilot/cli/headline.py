@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from pilot.cli.output import ERROR, FAINT, GOOD, WARNING
+from pilot.cli.output import ERROR, FAINT, GOOD, WARNING, plural
 from pilot.cli.presence import Presence
 from pilot.cli.submitted import Submitted
 from pilot.cli.tables import can_never_run, too_long
+from pilot.drain import End
 from pilot.durations import say_duration
 from pilot.lease import SILENCE_S
 from pilot.snapshot import PilotStatus, Snapshot
@@ -26,8 +27,10 @@ class Batch:
     submitted: Submitted | None = None
 
 
-def headline(snapshot: Snapshot | None, presence: Presence, now: float, batch: Batch = Batch()) -> list[Text]:
-    """Whether a pilot is alive, first of all."""
+def headline(
+    snapshot: Snapshot | None, presence: Presence, now: float, batch: Batch = Batch(), *, used: bool = False
+) -> list[Text]:
+    """Whether a pilot is alive, first of all; ``used``: a pilot has worked in the folder before."""
     pilot = None if snapshot is None else snapshot.pilot
     if presence.alive:
         return [_living(snapshot, presence, now)]
@@ -53,13 +56,21 @@ def headline(snapshot: Snapshot | None, presence: Presence, now: float, batch: B
         lines.append(Text(f"`pilot {holder.purpose}` holds it for a moment"))
     elif pilot is None:
         if snapshot is None:
-            lines.append(Text("none has run here yet"))
+            lines.append(Text(_nothing_published(used)))
     elif pilot.state == "ended":
         lines.append(Text(f"the last one, pilot {pilot.id} on {pilot.host}, has ended: {pilot.remark}"))
     else:
         again = _again(snapshot, batch)
         lines.append(Text(f"pilot {pilot.id} on {pilot.host} has died without a word; {again} goes on from there"))
     return lines
+
+
+def _nothing_published(used: bool) -> str:
+    if used:
+        return (
+            "state/status.json is gone: the next pilot publishes it again; until then `pilot status --tasks` tells more"
+        )
+    return "none has run here yet"
 
 
 def _again(snapshot: Snapshot | None, batch: Batch) -> str:
@@ -102,7 +113,13 @@ def _living(snapshot: Snapshot | None, presence: Presence, now: float) -> Text:
             line.append(f" ({pilot.remark})", style=WARNING)
         if pilot.ends_at is not None and state != "ending":
             line.append(f", {say_duration(max(0.0, pilot.ends_at - now))} left")
+        if pilot.stop_at is not None and pilot.state == "draining":
+            line.append(_stops(pilot.stop_at - now))
     return line
+
+
+def _stops(in_s: float) -> str:
+    return f"; what still runs is asked to stop in {say_duration(in_s)}" if in_s > 0 else "; what runs was asked to stop"
 
 
 def age(snapshot: Snapshot, now: float) -> Text:
@@ -125,23 +142,26 @@ def next_steps(snapshot: Snapshot | None, *, alive: bool, batch: Batch = Batch()
         steps.append(f"`pilot show {first}` and `pilot log {first}` tell more; `pilot retry --failed` when mended")
     long = too_long(snapshot)
     if long:
+        need = "task needs" if long == 1 else "tasks need"
         steps.append(
-            f"{long} need more time than an allocation like this one has: ask for a longer one, or, if less is enough, "
-            "set resources.KIND.time_request in pilot.toml (`pilot add --time-request`)"
+            f"{long} {need} more time than an allocation like this one has: ask for a longer one, or, if less is "
+            "enough, set resources.KIND.time_request in pilot.toml (`pilot add --time-request`)"
         )
     hopeless = can_never_run(snapshot) - long
     if hopeless and any(node.quarantined for node in snapshot.nodes):
         mended = f"mend what fails there, and {_again(snapshot, batch)} goes on"
-        steps.append(f"{hopeless} wait for nodes that are quarantined: {mended}")
+        steps.append(f"{plural(hopeless, 'task')} cannot start, as nodes are quarantined: {mended}")
     elif hopeless:
-        steps.append(f"{hopeless} can never run as things are: retry what failed, or `pilot cancel` them")
+        steps.append(
+            f"{plural(hopeless, 'task')} can never run as things are: retry what failed, or `pilot cancel` them"
+        )
     if alive:
         return steps
     left = count(snapshot, "waiting", "ready", "running") - hopeless - long
     campaign = snapshot.campaign
     if left > 0:
         # a job that waits goes on by itself
-        steps += [] if batch.submitted else [f"{_again(snapshot, batch)} goes on"]
+        steps += [] if batch.submitted else [f"{_again(snapshot, batch)} goes on{_when(snapshot)}"]
     elif campaign is not None and campaign.state == "not converged":
         steps.append(f"`pilot export`; or more max_generations in pilot.toml, and {_again(snapshot, batch)} goes on")
     elif campaign is not None and campaign.training_set:
@@ -149,6 +169,13 @@ def next_steps(snapshot: Snapshot | None, *, alive: bool, batch: Batch = Batch()
     elif not snapshot.tasks:
         steps.append(f"`pilot add -- COMMAND` puts work in; {_begin(batch)}")
     return steps
+
+
+def _when(snapshot: Snapshot) -> str:
+    """When that is of use: a time by which users want pilots to have ended holds for the next one too."""
+    if snapshot.pilot is None or End.BY not in snapshot.pilot.remark:
+        return ""
+    return " after that time; `pilot resume` takes the time back"
 
 
 def _begin(batch: Batch) -> str:

@@ -27,7 +27,7 @@ def parse_moment(text: str, now: float) -> float:
         return datetime.fromisoformat(given).timestamp()
     except (ValueError, OverflowError):
         raise InputError(
-            f"{text!r} is no moment", next_step='write it like "14:30", "2026-11-22 14:30" or "+2 h"'
+            f"{text!r} is no moment", where="--by", next_step='write it like "14:30", "2026-11-22 14:30" or "+2 h"'
         ) from None
 
 

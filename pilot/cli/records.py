@@ -12,7 +12,7 @@ from db.errors import MissingError
 from db.records import Attempt, Edge, Task
 from db.states import TaskState
 from pilot import host
-from pilot.cli.expected import expectation
+from pilot.cli.expected import expectation, time_limit
 from pilot.durations import say_duration
 from pilot.folder import Folder
 from pilot.scheduler.times import Expectation
@@ -27,6 +27,7 @@ class Record:
         needed_by: edges to its children, with their names and states.
         events: when (seconds since 1970), what, and why.
         expected: how long it is expected to need.
+        limit_s: what ends it if it hangs, s; None: nothing.
     """
 
     task: Task
@@ -35,6 +36,7 @@ class Record:
     attempts: list[Attempt]
     events: list[tuple[float, str, str]]
     expected: Expectation
+    limit_s: float | None
 
 
 @contextmanager
@@ -71,7 +73,7 @@ def read_record(folder: Folder, task_id: int) -> Record:
         expected = expectation(folder, connection, task, attempts)
     needs = [(edge, known[edge.parent].name, known[edge.parent].state) for edge in around if edge.child == task_id]
     behind = [(edge, known[edge.child].name, known[edge.child].state) for edge in around if edge.parent == task_id]
-    return Record(task, needs, behind, attempts, events, expected)
+    return Record(task, needs, behind, attempts, events, expected, time_limit(folder, task))
 
 
 def read_attempts(folder: Folder, task_id: int) -> tuple[Task, list[Attempt]]:

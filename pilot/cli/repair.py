@@ -71,7 +71,10 @@ def _do(folder: Folder) -> int:
     left = [one for one in found if not one.ok and one.do is None]
     if left:
         return _say(left, "")
-    say("the folder can be used again: `pilot run`", style=GOOD)
+    if lease.do is None and all(one.do is None for one in found):
+        say("nothing is damaged: nothing was changed", style=GOOD)
+    else:
+        say("the folder can be used again: `pilot run`", style=GOOD)
     return 0
 
 

@@ -1,6 +1,7 @@
 """One task as text, or for programs."""
 
 import json
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from db.errors import PilotError
-from db.records import Attempt, Edge, Resources, Task
-from db.states import EdgeKind, TaskState, Verdict
+from db.records import Attempt, Edge, Resources
+from db.states import TERMINAL, EdgeKind, TaskState, Verdict
 from pilot import host
 from pilot.cli.attempt_files import AttemptFiles, files_of
 from pilot.cli.output import ERROR, FAINT, GOOD, WARNING, plural, show
@@ -21,12 +22,13 @@ from pilot.cli.tables import grid
 from pilot.contents import say_size
 from pilot.durations import say_duration
 from pilot.folder import Folder
-from pilot.scheduler.times import Expectation
 
 _STATE_STYLES = {TaskState.DONE: GOOD, TaskState.FAILED: ERROR, TaskState.CANCELLED: WARNING}
 #: Of longer lists the first ones are shown; --json has all.
 _MANY = 12
 _LONG = 400
+#: Facts that are said in other words.
+_UNSAID = frozenset({"seconds", "lost"})
 
 
 def print_task(folder: Folder, task_id: int, *, as_json: bool) -> None:
@@ -44,23 +46,24 @@ def print_task(folder: Folder, task_id: int, *, as_json: bool) -> None:
     for at, event, detail in record.events:
         events.add_row(_moment(at), event, detail)
     show(
-        *_head(record.task, record.expected),
+        *_head(record),
         *_edges("needs", record.needs),
         *_edges("needed by", record.needed_by),
-        *(block for attempt in record.attempts for block in _attempt(folder, attempt)),
+        *(block for attempt in record.attempts for block in _attempt(folder, record, attempt)),
         Text("\nwhat happened", style="bold"),
         events,
     )
 
 
-def _head(task: Task, expected: Expectation) -> list[RenderableType]:
+def _head(record: Record) -> list[RenderableType]:
+    task, expected = record.task, record.expected
     state = Text(task.state, style=_STATE_STYLES.get(task.state, "bold"))
     facts = [
         ("kind", f"{task.kind}, engine {task.engine}"),
         ("holds", _resources(task.resources)),
         ("priority", str(task.priority)),
-        ("expected", f"{say_duration(expected.seconds)}: {expected.why}"),
-        ("time", f"request {say_duration(task.time_request_s)}, limit {say_duration(task.time_limit_s)}"),
+        ("expected", expected.why if expected.seconds is None else f"{say_duration(expected.seconds)}: {expected.why}"),
+        ("time", f"request {say_duration(task.time_request_s)}, limit {say_duration(record.limit_s)}"),
         ("tries", ", ".join(f"{verdict}: {number}" for verdict, number in task.tries.items())),
         *_spec(task.spec),
     ]
@@ -111,7 +114,20 @@ def _edges(heading: str, edges: list[tuple[Edge, str, TaskState]]) -> list[Rende
     return [Text(f"\n{heading}", style="bold"), table, *more]
 
 
-def _attempt(folder: Folder, attempt: Attempt) -> list[RenderableType]:
+def _before(record: Record, attempt: Attempt) -> int | None:
+    """The number of the attempt from which this one was to go on; None: it began afresh."""
+    for earlier in reversed([each for each in record.attempts if each.number < attempt.number]):
+        if earlier.verdict is not Verdict.INTERRUPTED:
+            return None
+        if earlier.resumable:
+            return earlier.number
+    return None
+
+
+def _attempt(folder: Folder, record: Record, attempt: Attempt) -> list[RenderableType]:
+    before = _before(record, attempt)
+    # what the last attempt of a task that has ended has left is of no use
+    kept = attempt.resumable and (attempt is not record.attempts[-1] or record.task.state not in TERMINAL)
     verdict = "running" if attempt.verdict is None else str(attempt.verdict)
     style = GOOD if attempt.verdict is Verdict.DONE else ERROR if attempt.verdict is not None else "bold"
     until = host.now() if attempt.ended_at is None else attempt.ended_at
@@ -123,12 +139,13 @@ def _attempt(folder: Folder, attempt: Attempt) -> list[RenderableType]:
     exited = "" if attempt.exit_code is None else f"code {attempt.exit_code}"
     gpus = f", GPUs {_listed(attempt.gpus)}" if attempt.gpus else ""
     facts = [
-        ("reason", attempt.reason),
+        ("reason", attempt.reason + ("; the next attempt goes on from here" if kept else "")),
+        ("goes on", "" if before is None else f"from attempt {before}"),
         ("node", f"{attempt.node}, cores {_listed(attempt.cores)}{gpus}, pilot {attempt.pilot_id}"),
         ("time", f"{_moment(attempt.started_at)}{ended}"),
         ("used", used),
-        ("exit", f"signal {attempt.signal}" if attempt.signal is not None else exited),
-        *((name, _fact(value)) for name, value in attempt.facts.items()),
+        ("exit", _signal(attempt.signal) if attempt.signal is not None else exited),
+        *((name.replace("_", " "), _fact(value)) for name, value in attempt.facts.items() if name not in _UNSAID),
         ("files", "\n".join(_files(files_of(folder, attempt)))),
     ]
     return [Text.assemble(f"\nattempt {attempt.number}: ", (verdict, style), style="bold"), _facts(facts)]
@@ -138,7 +155,20 @@ def _listed(numbers: Iterable[int]) -> str:
     return ",".join(str(number) for number in numbers)
 
 
+def _signal(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
 def _fact(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value == []:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(_fact(entry) for entry in value)
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):

@@ -9,6 +9,7 @@ from pilot import host
 from pilot.cli.asking import ask, report, wait_for_the_end
 from pilot.cli.moments import parse_moment
 from pilot.cli.options import FolderOption, parse_ids
+from pilot.cli.presence import look
 from pilot.folder import find_folder
 
 IdsArgument = Annotated[
@@ -43,7 +44,8 @@ def drain(
     place = find_folder(folder)
     wish = {"now": now} if by is None else {"by": parse_moment(by, host.now())}
     report(ask(place, "drain", wish))
-    if wait:
+    # where none is alive, what was asked for holds for the next one, and there is nothing to wait for
+    if wait and (by is None or look(place).alive):
         wait_for_the_end(place)
 
 

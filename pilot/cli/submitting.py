@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from db.errors import PilotError, StateError, StorageError
 from pilot.cli.batch_queue import BatchQueue, waits
 from pilot.cli.batch_script import CHAIN, OPTIONS, Order, Script, check_options, check_script, order_of, read_script
-from pilot.cli.output import note, say
+from pilot.cli.output import note, plural, say
 from pilot.cli.presence import look
 from pilot.cli.site_files import SCRIPT
 from pilot.cli.submitted import forget, remember
-from pilot.cli.work_left import ended_tasks, why_nothing_is_left
+from pilot.cli.tables import too_long
+from pilot.cli.work_left import ended_tasks, published, why_nothing_is_left
 from pilot.config import read_config
 from pilot.folder import Folder
 from pilot.slurm.parse import QueuedJob
@@ -162,9 +163,12 @@ def _queue_next(folder: Folder, environ: Mapping[str, str], ended_before: int, i
     ended = ended_tasks(folder)
     idle = idle + 1 if ended <= ended_before else 0
     if idle >= _IDLE_MOST:
+        last = published(folder)
+        long = 0 if last is None else too_long(last)
+        why = f" ({plural(long, 'task')} would need more time than such an allocation has)" if long else ""
         return (
-            f"no further allocation is queued: no task has ended in {idle} allocations; "
-            "see why in pilot.log, then `pilot submit --chain`"
+            f"no further allocation is queued: no task has ended in {idle} allocations{why}; "
+            "`pilot status` and pilot.log say why; when that is mended: `pilot submit --chain`"
         )
     script, queue = read_script(folder), BatchQueue(environ)
     queue.demand()

@@ -24,6 +24,7 @@ _STATES = {"waiting": "", "ready": "", "running": "bold", "done": GOOD, "failed"
 _KINDS = ("explore", "select", "label", "train", "evaluate", "command")
 _NEVER = "can never start"
 _READY = "ready: "
+_FREE = "ready: waits for free cores"
 #: columns of the table of generations: preselected, ε_E
 _DISPENSABLE = (3, 8)
 
@@ -61,6 +62,8 @@ def reasons(snapshot: Snapshot, *, alive: bool) -> Table | None:
             said = reason
             if reason.startswith(_READY) and not alive:
                 said = "ready: waits for a pilot"
+            elif reason == _FREE and snapshot.pilot is not None and snapshot.pilot.state == "draining":
+                said = "ready: the pilot drains"
             hopeless = not said.startswith((_READY, "waits"))
             table.add_row(kind, str(number), Text(said, style=ERROR if hopeless else ""))
     return table if table.row_count else None

@@ -40,11 +40,12 @@ def status_blocks(folder: Folder, *, everything: bool = False) -> list[Block]:
     """
     snapshot, presence, now = read_snapshot(folder), look(folder), host.now()
     batch = batch_of(folder, snapshot)
-    blocks = [Block(0, line) for line in headline(snapshot, presence, now, batch)]
+    used = folder.copy.exists()
+    blocks = [Block(0, line) for line in headline(snapshot, presence, now, batch, used=used)]
     if snapshot is not None:
         blocks.append(Block(0, age(snapshot, now)))
         blocks += facts(snapshot, presence, everything=everything)
-    steps = next_steps(snapshot, alive=presence.alive, batch=batch)
+    steps = [] if snapshot is None and used else next_steps(snapshot, alive=presence.alive, batch=batch)
     if steps:
         lines = [Text(("next:  " if number == 0 else "       ") + step) for number, step in enumerate(steps)]
         blocks.append(_apart(1, *lines))
@@ -132,6 +133,8 @@ class LiveView:
 
 
 def _hint(snapshot: Snapshot) -> Text:
+    if snapshot.pilot is not None and snapshot.pilot.state == "ended":
+        return Text("ending", style=FAINT)
     if snapshot.pilot is not None and snapshot.pilot.state == "draining":
         return Text("draining: what runs may finish; Ctrl-C again ends what runs now", style="bold yellow")
     return Text("Ctrl-C drains: nothing new starts, what runs may finish", style=FAINT)

@@ -14,14 +14,14 @@ from pilot.scheduler.claim import Claim, claim
 from pilot.scheduler.nodes import Slot
 from pilot.scheduler.pool import Pool
 from pilot.scheduler.ready import Ready, Shape
-from pilot.scheduler.times import Times
+from pilot.scheduler.times import LONGER, Times
 
 #: What a task is expected to need is multiplied by this before it is compared with the time left.
 MARGIN = 1.2
 #: The tail of an allocation: when less than this many of the longest ready tasks would fit one after another.
 TAIL = 2.0
-#: One that continues where it was interrupted is worth starting for so long.
-PIECE_S = 60.0
+#: One that continues where it was interrupted is worth starting for so long (s).
+PIECE_S = 25.0
 #: So long tasks of one shape let others of their priority pass, in seconds.
 PATIENCE_S = 600.0
 
@@ -62,11 +62,19 @@ class Clock:
         return self.whole_s is None or (expected_s or 0.0) * MARGIN <= self.whole_s
 
 
-def must_have(shape: Shape, expected_s: float | None) -> float | None:
-    """The seconds without which a task of this shape does not start: what it needs, or a piece of it."""
-    if expected_s is None or not shape.continues:
+def must_have(shape: Shape, expected_s: float | None, times: Times, clock: Clock) -> float | None:
+    """The seconds without which a task of this shape does not start: what it needs, or a piece of it.
+
+    How much more one needs that was interrupted is a guess. Where no allocation holds that, it is tried once more with
+    as much as it had (and the margin): it may have begun late in the last one.
+    """
+    if expected_s is None:
+        return None
+    if shape.continues:
+        return min(expected_s, PIECE_S)
+    if not shape.at_least_s or clock.ever_allows(expected_s):
         return expected_s
-    return min(expected_s, PIECE_S)
+    return times.expected(shape.kind, shape.size, shape.time_request_s, shape.at_least_s / LONGER)
 
 
 class Policy:
@@ -91,9 +99,10 @@ class Policy:
         turn = _Turn(self._pool, clock, self._claim)
         since: dict[Shape, float] = {}
         for shape, expected in self._in_order(ready, clock):
-            if not clock.allows(must_have(shape, expected)) or self._pool.why_never(shape.resources):
+            least = must_have(shape, expected, self._times, clock)
+            if not clock.allows(least) or self._pool.why_never(shape.resources):
                 continue
-            started = turn.start(ready, shape, expected)
+            started = turn.start(ready, shape, expected, least)
             if ready.count(shape):
                 since[shape] = clock.now if started else self._waits_since.get(shape, clock.now)
                 self._pool.expect(shape.resources)
@@ -138,8 +147,13 @@ class _Turn:
         self._blocked: list[tuple[Resources, float | None]] = []
         self.claim: Claim | None = None
 
-    def start(self, ready: Ready, shape: Shape, expected: float | None) -> int:
-        """Start as many tasks of a shape as there is room for, and tell how many."""
+    def start(self, ready: Ready, shape: Shape, expected: float | None, least: float | None) -> int:
+        """Start as many tasks of a shape as there is room for, and tell how many.
+
+        Args:
+            expected: what they need.
+            least: without so much time they do not start.
+        """
         resources, number = shape.resources, ready.count(shape)
         ends_at = None if expected is None else self._clock.now + expected
         # a claim is worked out only when somebody could disregard it
@@ -153,7 +167,7 @@ class _Turn:
                 self.placements.append(Placement(task_id, slot, expected))
         left = ready.count(shape)
         if left and self.claim is None:
-            self._blocked.append((resources, must_have(shape, expected)))
+            self._blocked.append((resources, least))
         return number - left
 
     def _held_back(self, expected: float | None) -> Collection[str]:

@@ -126,6 +126,9 @@ class Reactor:
         elif LONGER * wall_s > (self.expected_s(entry.shape) or 0.0):
             # few shapes, though each was interrupted at another moment
             entry.shape = replace(entry.shape, at_least_s=float(f"{wall_s:.1g}"))
+            if entry.state is TaskState.READY:
+                # as when a pilot begins: it must be looked for among tasks of its new shape
+                self.graph.ready.add(task_id, entry.shape)
 
     def _after_failure(self, entry: Entry, verdict: Verdict, reason: str) -> Outcome:
         tries = dict(entry.tries or {})
@@ -224,10 +227,17 @@ class Reactor:
         """Seconds that a task of this shape is expected to need; None: nobody knows."""
         return self.times.expected(shape.kind, shape.size, shape.time_request_s, shape.at_least_s)
 
+    def could_start(self, task_id: int, clock: Clock) -> bool:
+        """Whether a task would start if nothing else ran."""
+        if task_id not in self.graph.ready:
+            return False
+        shape = self.graph.entries[task_id].shape
+        return not self.pool.why_not(shape.resources) and not self.why_not_in_time(shape, clock)
+
     def why_not_in_time(self, shape: Shape, clock: Clock) -> str:
         """Why ready tasks of this shape do not start any more before the end; empty if they may."""
         expected = self.expected_s(shape)
-        least = must_have(shape, expected)
+        least = must_have(shape, expected, self.times, clock)
         if clock.allows(least):
             return ""
         needs = f"needs about {say_duration(expected)}"

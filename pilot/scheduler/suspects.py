@@ -6,7 +6,7 @@ Of those with the most losses, half at most run at a time: each further loss hal
 lost then is its own fault and counts as a failure, for which there is a budget. Any other end clears a task.
 """
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 
 from db.states import Verdict
 
@@ -22,6 +22,9 @@ class Suspects:
 
     def __len__(self) -> int:
         return len(self._losses)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([task for task, number in self._losses.items() if number >= PATIENCE])
 
     def among(self, tasks: Collection[int]) -> set[int]:
         """Those of ``tasks`` that are suspects."""
@@ -43,11 +46,11 @@ class Suspects:
         """The ready tasks that must not start now.
 
         Args:
-            ready: tasks that could start.
+            ready: tasks that could start if there was room: who cannot must not keep the others waiting.
             running: tasks that run.
         """
         under_way = self.among(running)
-        waiting = sorted(task for task, number in self._losses.items() if number >= PATIENCE and task in ready)
+        waiting = sorted(task for task in self if task in ready)
         if not waiting:
             return []
         most = max(self._losses[task] for task in (*under_way, *waiting))

@@ -74,8 +74,10 @@ class Times:
             return Expectation(seconds, f"{LONGER:g} × what it had when it was interrupted")
         number = 0 if kind is TaskKind.COMMAND else len(self._seen.get((kind, size), ()))
         if number:
-            part = "the longest" if number < FEW else f"{QUANTILE:.0%}"
-            return Expectation(seconds, f"{part} of {number} like it needed no more")
+            if number == 1:
+                return Expectation(seconds, "what the only one like it that is done needed")
+            few = f"the longest of {number} like it that are done"
+            return Expectation(seconds, few if number < FEW else f"{QUANTILE:.0%} of {number} like it needed no more")
         if seconds is None:
             return Expectation(None, "nothing is known of it")
         return Expectation(seconds, "as requested" if request_s is not None else "as pilot.toml says; none is done yet")

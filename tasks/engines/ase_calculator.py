@@ -94,7 +94,7 @@ class AseCalculator:
             squares = [sum(x * x for x in row) for row in label.forces]
             facts |= {"energy": label.energy, "max_force": max(squares, default=0.0) ** 0.5}
             if end.cause is None and end.code != 0:
-                facts["ended_with"] = _how(end)
+                facts["ended_with"] = endings.how(end)
             return Judgement(Verdict.DONE, "", facts, label)
         if end.cause is not None:
             return Judgement(*endings.BY_US[end.cause], facts)
@@ -165,7 +165,7 @@ def _by_itself(end: Exit, wrong: str, last: str) -> tuple[Verdict, str]:
     sent = endings.by_signal(end.signal)
     if sent is not None:
         return sent
-    how = _how(end)
+    how = endings.how(end)
     if end.code == 0:
         return Verdict.CRASHED, f"{how}, but {wrong}"
     verdict = Verdict.CRASHED
@@ -174,10 +174,6 @@ def _by_itself(end: Exit, wrong: str, last: str) -> tuple[Verdict, str]:
     elif _MEMORY.search(last):
         verdict = Verdict.OUT_OF_MEMORY
     return verdict, f"{how}: {last}" if last else f"{how}; {wrong}"
-
-
-def _how(end: Exit) -> str:
-    return f"signal {end.signal}" if end.signal is not None else f"exit code {end.code}"
 
 
 ENGINE = AseCalculator()

@@ -101,14 +101,16 @@ class PythonStep:
         if "error" in result and (end.code == _BAD_INPUT or end.cause is not None):
             return Judgement(Verdict.BAD_INPUT, str(result["error"]).replace("\n", "; "))
         facts = result.get("facts")
-        # that we wanted to end it does not undo work that was finished before the signal came
-        if isinstance(facts, dict) and (end.code == 0 or end.cause is not None):
+        # that it was ended, by us or by itself, does not undo work that was finished before
+        if isinstance(facts, dict):
+            if end.cause is None and end.code != 0:
+                facts["ended_with"] = endings.how(end)
             return self._judge_result(work, facts)
         if end.cause is not None:
             verdict, reason = _ENDED_BY_US[end.cause]
             return self._interrupted(work, reason, {}) if verdict is Verdict.INTERRUPTED else Judgement(verdict, reason)
         last = last_line(work.directory / "stderr")
-        how = f"signal {end.signal}" if end.signal is not None else f"exit code {end.code}"
+        how = endings.how(end)
         if end.code == 0:
             how = "it left no result of this attempt"
         verdict = Verdict.INFRASTRUCTURE if end.code == _STORAGE else Verdict.CRASHED

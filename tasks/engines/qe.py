@@ -19,6 +19,7 @@ from db.errors import PilotError, StorageError
 from db.files import write_whole
 from db.records import Json, Label, Structure
 from db.states import Verdict
+from tasks import endings
 from tasks.engines import qe_pseudo, qe_remedies, qe_restart, qe_verdict
 from tasks.engines.qe_input import PREFIX, SCRATCH, Run, kpoints, write_input
 from tasks.engines.qe_output import Report, read
@@ -90,7 +91,7 @@ class QuantumEspresso:
         if verdict is not Verdict.DONE or report.label is None:
             return Judgement(verdict, reason, facts, resumable=resumable)
         if end.cause is None and end.code != 0:
-            facts["ended_with"] = qe_verdict.how(end)
+            facts["ended_with"] = endings.how(end)
         with contextlib.suppress(PilotError):
             facts["kpoints"] = list(kpoints(structure, work.spec))
         label = report.label if all(structure.pbc) else Label(report.label.energy, report.label.forces)

@@ -75,7 +75,7 @@ def _not_started(end: Exit, program: str) -> tuple[Verdict, str]:
 
 
 def _by_itself(report: Report, end: Exit, program: str, err: str) -> tuple[Verdict, str]:
-    ended = how(end)
+    ended = endings.how(end)
     rank = _KILLED_RANK.search(err)
     signal = end.signal or (int(rank.group(1)) if rank else 0) or max(0, (end.code or 0) - 128)
     if report.no_memory:
@@ -107,8 +107,3 @@ def _of_complaint(report: Report) -> Verdict:
     files = any(f"in routine {name}" in report.complaint for name in _OF_FILES)
     early = not report.scf_began and not files and not qe_remedies.is_of_diagonalisation(report.complaint)
     return Verdict.BAD_INPUT if early else Verdict.CRASHED
-
-
-def how(end: Exit) -> str:
-    """The exit code or the signal."""
-    return f"signal {end.signal}" if end.signal is not None else f"exit code {end.code}"

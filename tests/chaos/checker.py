@@ -348,8 +348,16 @@ def check_left_over(report: Report, books: Books, root: Path) -> None:
     resumable = {folder / row["directory"] for row in books.attempts if row["resumable"]}
     scratch = [path for path in (folder / "runs").glob("*/*/scratch") if path.parent not in resumable]
     report.demand(not scratch, f"scratch of {len(scratch)} attempts: {[path.parent.name for path in scratch[:5]]}")
-    temporary = sorted(path.name for path in (root / "tmp").rglob("*"))
-    report.demand(not temporary, f"in TMPDIR: {len(temporary)} files, {temporary[:5]}")
+    temporary = list((root / "tmp").rglob("*"))
+    # an mpirun that is killed leaves its session folder, as it does without a pilot: counted only
+    sessions = {path for path in temporary if any(part.startswith("ompi.") for part in path.relative_to(root).parts)}
+    report.counts["session folders of killed mpiruns"] = len(
+        [path for path in sessions if path.name.startswith("pid.")]
+    )
+    # and a pilot that is killed while it asks a program for its version, an empty folder
+    empty = {path for path in temporary if path.name.startswith("pilot-") and path.is_dir() and not any(path.iterdir())}
+    others = sorted(path.name for path in temporary if path not in sessions | empty)
+    report.demand(not others, f"in TMPDIR: {len(others)} files, {others[:5]}")
     if (root / "private").exists():  # /dev/shm is ours alone
         shared = sorted(path.name for path in Path("/dev/shm").iterdir())
         report.demand(not shared, f"in /dev/shm: {len(shared)} files, {shared[:5]}")

@@ -116,6 +116,8 @@ class Field:
                 entry.action()
             except (ClusterError, OSError) as error:
                 self.note("repair failed", repair=entry.what, why=str(error)[:200])
+                # another fault is in the way
+                self.later(1.0, entry.what, entry.action)
 
     def later(self, seconds: float, what: str, action: Callable[[], object]) -> None:
         self.repairs.append(Repair(time.monotonic() + seconds, what, action))

@@ -98,16 +98,17 @@ def count_attempts_of_open_tasks(connection: Connection) -> dict[int, int]:
 def read_where_to_go_on(connection: Connection) -> dict[int, str]:
     """For open tasks: the folder of the latest resumable attempt, if all that came after it was interrupted too."""
     question = (
-        select(attempts.c.task_id, attempts.c.verdict, attempts.c.resumable, attempts.c.directory)
+        select(attempts.c.task_id, attempts.c.verdict, attempts.c.resumable, attempts.c.archive, attempts.c.directory)
         .join(tasks, tasks.c.id == attempts.c.task_id)
         .where(tasks.c.state.not_in(TERMINAL), attempts.c.verdict.is_not(None))
         .order_by(attempts.c.id)
     )
     found: dict[int, str] = {}
-    for task_id, verdict, resumable, directory in connection.execute(question):
-        if resumable:
+    for task_id, verdict, resumable, archive, directory in connection.execute(question):
+        # one that was packed meanwhile was of a task that had ended, and was revived
+        if resumable and not archive:
             found[task_id] = directory
-        elif verdict != Verdict.INTERRUPTED:
+        elif resumable or verdict != Verdict.INTERRUPTED:
             found.pop(task_id, None)
     return found
 

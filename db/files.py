@@ -108,7 +108,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         return StorageError(
             "the disk or the quota is full (space or number of files)",
             where=str(path),
-            next_step="free some room, then type `pilot run` again: nothing that was recorded is lost",
+            next_step="free some room, then type it again: nothing that was recorded is lost",
         )
     return StorageError(
         f"cannot write: {error.strerror}",

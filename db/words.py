@@ -30,7 +30,7 @@ def in_words(error: BaseException, path: Path) -> PilotError:
         return StorageError(
             "the disk or the quota is full: the database cannot be written",
             where=str(path),
-            next_step="free some room, then type `pilot run` again: all that was committed is safe",
+            next_step="free some room, then type it again: all that was committed is safe",
         )
     if "locked" in said or "busy" in said:
         return HeldError(

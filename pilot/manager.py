@@ -133,7 +133,7 @@ class Manager:
             put_away(self._folder.root, self._writer.epoch)
         if orphans:
             log.info(
-                "%d attempts of a dead pilot: %d adopted, %d run again", len(orphans), adopted, len(orphans) - adopted
+                "attempts of a dead pilot: %d adopted as finished, %d interrupted", adopted, len(orphans) - adopted
             )
 
     def _hear(self, messages: list[tuple[str, ToManager]]) -> None:

@@ -15,6 +15,7 @@ from pilot.agent.messages import Ended
 from pilot.memory import Memory, Running
 from tasks.protocol import Judgement
 from tasks.registry import engine
+from tasks.texts import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Reckoning:
             raise
         except (PilotError, *STUMBLES) as error:
             # a task that has left broken files must not end the pilot, and each after it that looks at them
-            reason = " ".join(f"its result cannot be used: {error}".split())
+            reason = printable(" ".join(f"its result cannot be used: {error}".split()))
             failed = replace(message.judgement, verdict=Verdict.CRASHED, reason=reason, label=None)
             return _finished(entry, replace(message, judgement=failed), self._at)
 

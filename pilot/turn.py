@@ -3,7 +3,7 @@
 What is to be acted on (start this, end that) is collected and comes out only after the commit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection
@@ -112,8 +112,10 @@ class Turn:
             self._record(self._reactor.revive(tasks[task_id], needs, children))
             self.flush()
 
-    def pardon(self, failures: Iterable[tuple[int, Verdict]]) -> None:
+    def pardon(self, failures: Collection[tuple[int, Verdict]]) -> None:
         """Failures that were the fault of a node are not charged; who has failed for good by them lives again."""
+        if not failures:
+            return
         self.flush()
         ended: set[int] = set()
         for task_id, verdict in failures:

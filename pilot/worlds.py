@@ -107,6 +107,8 @@ class Worlds:
             drained = self._why_drained()
             if drained:
                 return f"its ranks died while it drained ({drained})"
+            # it was taken back
+            self._drained = ""
             # until now, it has counted what is reserved
             self._counts_from = host.now()
             lived_s, avoids = host.monotonic() - began, len(self._bad) > bad_before
@@ -198,6 +200,9 @@ class Worlds:
             for order in self._orders.take():
                 self._note(order)
                 world.tell(order)
+            if self._drained and not world.ready:
+                # nobody can have obeyed it, nor taken it back
+                self._drained_at = host.now()
             self._show()
             if end.why or end.died:
                 break

@@ -26,8 +26,9 @@ MODULES = MappingProxyType(
     }
 )
 
-#: engines that can go on from where an interrupted attempt has stopped (``Work.previous``)
-RESUMING = frozenset({"lammps", "motep", "qe"})
+#: engines that can go on from where an interrupted attempt has stopped (``Work.previous``), each with the seconds that
+#: an attempt must have run for that
+RESUMING = MappingProxyType({"lammps": 25.0, "motep": 25.0, "qe": 300.0})
 
 #: label engine → the module whose ``check_settings`` knows its table of pilot.toml
 CHECKS = MappingProxyType({"qe": "tasks.engines.qe_settings", "ase": "tasks.engines.ase_calculator"})

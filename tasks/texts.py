@@ -10,6 +10,7 @@ CUT = "\n<<< the middle of this file was not read >>>\n"
 _LONGEST_LINE = 1000
 _LONG = re.compile(rf"([^\n]{{{_LONGEST_LINE}}})[^\n]+")
 _SAID = 400
+_LONGEST_REASON = 2000
 
 
 def head_and_tail(path: Path, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) -> str:
@@ -28,6 +29,12 @@ def head_and_tail(path: Path, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) ->
         return ""
     # Fortran ends its lines with \n; \r and form feeds are no ends of lines to our patterns
     return _LONG.sub(r"\1", data.decode(errors="replace"))
+
+
+def printable(text: str) -> str:
+    """Text that can be recorded and shown: not too long, without what a terminal would obey or no file can hold."""
+    said = text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
+    return said if said.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in said)
 
 
 def in_one_line(text: str) -> str:

@@ -20,6 +20,7 @@ from pilot.cli.guard import guarded
 from pilot.cli.headline import headline
 from pilot.cli.presence import Presence, look
 from pilot.cli.submitted import forget, outstanding, remember
+from pilot.cli.tables import reasons
 from pilot.cli.view import Block, batch_of, status_blocks
 from pilot.drain import Urgency
 from pilot.folder import Folder
@@ -260,3 +261,35 @@ def test_a_drain_at_once_does_not_say_that_what_runs_may_finish(now: bool, promi
     said = _drain(cast(Turn, SimpleNamespace(connection=None)), steering, now=now)["said"]
     assert ("may finish" in said) is promised
     assert heard == [DrainOrder("pilot drain", Urgency.NOW if now else Urgency.WISH)]
+
+
+def test_what_a_drain_by_a_time_says_where_no_pilot_is(typed: Typist) -> None:
+    said = typed("drain", "--by", "+1h", "--wait").out
+    assert "no pilot is alive" in said
+    assert "the pilot has ended" not in said
+    refused = typed.fails("drain", "--by", "soon", code=2)
+    assert "where: --by" in refused
+    typed("resume")
+    assert f"where: {typed.folder.root}" in typed.fails("resume", code=5)
+    assert "where: --time-limit" in typed.fails("add", "--time-limit", "0", "--", "true", code=2)
+
+
+def test_doctor_sees_that_the_state_is_damaged_and_names_the_cure(typed: Typist) -> None:
+    typed("add", "--", "true")
+    assert "nothing was changed" in typed("doctor", "--repair", "--yes").out
+    typed.folder.status.write_text("{")
+    said = " ".join(typed("doctor", code=3).out.split())
+    assert "damaged: status.json cure: `pilot doctor --repair` says what could be done" in said
+    typed.folder.status.unlink()
+    assert "state/status.json is gone" in typed("status").out
+
+
+def test_a_drain_says_when_what_runs_is_asked_to_stop() -> None:
+    pilot = PilotStatus(1, "draining", "node01", 1, None, 0.0, remark="pilot drain", stop_at=160.0)
+    snapshot = Snapshot(at=99.0, folder="", pilot=pilot, why_waiting={"label": {"ready: waits for free cores": 2}})
+    holder = Holder("n", "node01", "", 1, 1, None, "run", since=0.0, heartbeat=99.0, epoch=1)
+    lines = headline(snapshot, Presence(alive=True, free=False, holder=holder), 100.0)
+    assert "what still runs is asked to stop in 1 min" in str(lines[0])
+    why = reasons(snapshot, alive=True)
+    assert why is not None
+    assert "the pilot drains" in printed([Block(0, why)], 80)

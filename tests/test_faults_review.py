@@ -27,12 +27,13 @@ from pilot.folder import Folder
 from pilot.lease import restarts
 from pilot.mailbox import Request
 from pilot.memory import Running
-from pilot.opening import Opened, begin_pilot, held_folder, open_database
+from pilot.opening import Opened, apply_without_pilot, begin_pilot, held_folder, open_database
 from pilot.orders import DrainOrder, EndOrder
 from pilot.orphans import judge_orphans
 from pilot.requests import Answer, Steering, apply
 from pilot.scheduler.nodes import Node
 from pilot.scheduler.policy import Clock
+from pilot.supervisor import run_pilot
 from pilot.terms import Terms
 from tasks.engines.command import CommandEngine
 from tasks.engines.python_step import PythonStep
@@ -407,3 +408,29 @@ def test_a_whole_result_counts_however_the_process_ended(tmp_path: Path) -> None
     assert (died.verdict, died.facts) == (Verdict.DONE, {"grade": 1.0, "ended_with": "signal 11"})
     assert step.judge(work, Exit(code=0)).facts == {"grade": 1.0}
     assert step.judge(replace(work, attempt_id=4), Exit(code=1)).verdict is Verdict.CRASHED
+
+
+@pytest.mark.parametrize("program", ["\ud800", "x\0y", "no such program \x1b[31m" * 1000])
+def test_no_name_that_a_user_has_asked_for_ends_the_pilot(folder: Folder, program: str) -> None:
+    spec = {"argv": [program], "cwd": None, "env": {}, "mpi": False, "shell": False}
+    asked = Request("1-add", "add", {"tasks": [{"name": "odd", "spec": spec}]})
+    config = read_config(folder.config)
+    assert apply_without_pilot(folder, config, asked)["ok"]
+    run_pilot(folder, config)
+    with opened_as_pilot(folder) as opened, opened.writer.reading() as connection:
+        (attempt,) = attempt_table.read_attempts(connection, 1)
+    assert attempt.verdict is Verdict.BAD_INPUT
+    assert attempt.reason.isprintable()
+    assert len(attempt.reason) < 5000
+
+
+def test_nobody_goes_on_from_what_was_packed(folder: Folder) -> None:
+    with opened_as_pilot(folder) as opened:
+        join(opened, "n1")
+        add(opened, command("long"))
+        start(opened)
+        end(opened, (1, replace(INTERRUPTED, resumable=True)))
+        with opened.writer.transaction() as connection:
+            assert attempt_table.read_where_to_go_on(connection) == {1: "runs/000/000001"}
+            connection.exec_driver_sql("UPDATE attempts SET archive = 'runs/packed/tasks.zip'")
+            assert attempt_table.read_where_to_go_on(connection) == {}

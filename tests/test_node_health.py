@@ -339,3 +339,19 @@ def test_what_only_closed_nodes_could_hold_is_not_waited_for_and_not_refused() -
 
 def test_the_suspicion_is_raised_by_four() -> None:
     assert IN_A_ROW == 4
+
+
+def test_a_machine_that_refuses_a_few_tasks_is_closed_before_they_have_spent_their_tries() -> None:
+    health = Health()
+    health.joined("n1")
+    ends = [End("n1", task, Sign.MACHINE, Verdict.INFRASTRUCTURE, "no room") for task in (1, 2, 3, 1)]
+    found = [finding for end in ends for finding in health.ended(end, 0.0)]
+    assert [finding.closed for finding in found] == [True]
+    assert sorted(found[0].pardoned) == [(task, Verdict.INFRASTRUCTURE) for task in (1, 1, 2, 3)]
+
+
+def test_one_task_alone_that_is_refused_closes_no_node() -> None:
+    health = Health()
+    health.joined("n1")
+    ends = [End("n1", 1, Sign.MACHINE, Verdict.INFRASTRUCTURE, "no room")] * 9
+    assert [finding for end in ends for finding in health.ended(end, 0.0)] == []

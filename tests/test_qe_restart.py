@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from pilot.turn import Turn
 from tasks.engines import qe_restart
 from tasks.engines.qe import ENGINE
 from tasks.protocol import Cause, Exit, Judgement, Work
-from tasks.registry import engine
+from tasks.registry import RESUMING, engine
 from tasks.scratch import drop
 from tests import agents
 from tests.qe_runs import finish, middling_work, needs_files, needs_pw, run, start, until_step, work
@@ -69,6 +69,23 @@ def assert_same(label: Label | None, wanted: Label | None) -> None:
     assert label.energy == pytest.approx(wanted.energy, abs=ENERGY_EV)
     assert np.array(label.forces) == pytest.approx(np.array(wanted.forces), abs=FORCE)
     assert np.array(label.stress) == pytest.approx(np.array(wanted.stress), abs=STRESS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_runs_are_worth_it() -> Iterator[None]:
+    """The runs of these tests take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qe_restart, "WORTH_S", 0.0)
+        yield
+
+
+@needs_pw
+def test_what_has_run_for_a_few_minutes_only_starts_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(qe_restart, "WORTH_S", RESUMING["qe"])
+    task = middling_work(tmp_path / "a")
+    judgement = stopped_at(task, 2)
+    assert (judgement.verdict, judgement.resumable) == (Verdict.INTERRUPTED, False)
+    assert not scratch(task).exists()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from db.errors import InputError
-from tasks.registry import MODULES, engine
+from tasks.engines import qe_restart
+from tasks.registry import MODULES, RESUMING, engine
 
 
 @pytest.mark.parametrize("name", ["qe", "ase", "command"])
@@ -30,3 +31,7 @@ def test_the_registry_and_the_command_engine_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_can_go_on_knows_itself_after_how_long() -> None:
+    assert RESUMING["qe"] == qe_restart.WORTH_S

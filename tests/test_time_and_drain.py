@@ -20,7 +20,7 @@ HOUR, DAY = 3600.0, 86400.0
 
 
 def reactor(*tasks: Task, cores: int = 8) -> Reactor:
-    found = Reactor(times=Times({TaskKind.LABEL: 100.0, TaskKind.EXPLORE: 10 * HOUR}), continuing={"lammps"})
+    found = Reactor(times=Times({TaskKind.LABEL: 100.0, TaskKind.EXPLORE: 10 * HOUR}), pieces={"lammps": 25.0})
     found.node_joined(Node("n1", tuple(range(cores)), 8000))
     found.add(tasks, [])
     return found
@@ -50,7 +50,7 @@ def test_what_is_interrupted_early_is_expected_to_need_what_it_was_expected_to_n
     assert started(found, Clock(20.0, 121.0)) == [1]
 
 
-def test_what_continues_starts_though_no_allocation_holds_all_of_it() -> None:
+def test_what_can_go_on_starts_though_no_allocation_holds_all_of_it() -> None:
     explore = label(1, kind=TaskKind.EXPLORE, engine="lammps")
     found = reactor(explore)
     # it needs ten hours, and is worth starting for half a minute

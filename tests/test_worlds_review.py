@@ -188,9 +188,41 @@ def test_a_drain_outlives_the_death_of_rank_0_whoever_has_asked_for_it(tmp_path:
     # not yet obeyed
     supervised.worlds._note(DrainOrder("SIGUSR1"))
     assert supervised.drained("") == "SIGUSR1"
-    # long ago, and resumed since
+    # long ago, and taken back since
     supervised.worlds._drained_at -= 3600
     assert supervised.drained("") == ""
+
+
+class NeverReady:
+    """A world that does not come to life, and is heard once a minute; orders are told to nobody."""
+
+    def __init__(self) -> None:
+        self.ready, self.library = False, ""
+        self.last_words: list[str] = []
+        self.unreached: set[str] = set()
+        self.now = host.now()
+        self.looks = 0
+
+    def hear(self, _: float) -> list[dict[str, Any]]:
+        self.looks += 1
+        self.now += 60.0
+        return []
+
+    def tell(self, _: object) -> None: ...
+
+    def is_over(self) -> bool:
+        return self.looks > 3
+
+
+def test_a_drain_is_not_forgotten_while_nobody_can_have_obeyed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervised, world = Supervised(tmp_path), NeverReady()
+    monkeypatch.setattr("pilot.worlds._LAST_WORDS_S", 0.0)
+    monkeypatch.setattr(host, "now", lambda: world.now)
+    supervised.worlds._orders.put(DrainOrder("SIGTERM"))
+    assert supervised.worlds._watch(world).died  # type: ignore[arg-type]
+    assert supervised.drained("") == "SIGTERM"
 
 
 HEADLESS = "JobId=5 JobName=x JobState={} BatchFlag={} NodeList={} BatchHost=n1 NumNodes=2"

@@ -21,6 +21,7 @@ from pilot.mpi.protocol import Slot
 from pilot.mpi.scrub import of_the_job, scrubbed
 from pilot.slurm.allocation import NodeGrant
 from tasks.protocol import Cause, Command, Engine, Exit, Judgement, Work
+from tasks.texts import printable
 
 #: so many launchers in a row that die before they are ready mean that none will ever start
 _TRIES = 3
@@ -186,7 +187,8 @@ class Agent:
     def _not_started(self, start: Start, verdict: Verdict, reason: str) -> None:
         end = Exit(cause=Cause.NOT_STARTED, message=reason)
         held = contents.count(self._root / start.directory)
-        self._outbox.append(Ended(start.attempt_id, end, Judgement(verdict, reason), *held))
+        # it may quote what a user has asked for
+        self._outbox.append(Ended(start.attempt_id, end, Judgement(verdict, printable(reason)), *held))
 
     def _is_ours(self, env: Mapping[str, str]) -> bool:
         return env.get(monitor.CAMPAIGN) == self._link_settings.campaign_id
@@ -219,7 +221,7 @@ class Agent:
         if handed is None:
             return
         if machine:
-            judgement = Judgement(Verdict.INFRASTRUCTURE, end.message)
+            judgement = Judgement(Verdict.INFRASTRUCTURE, printable(end.message))
         else:
             judgement = judge(handed.engine, handed.work, end)
         message = Ended(attempt_id, end, judgement, *contents.count(handed.work.directory))

@@ -13,6 +13,7 @@ from pathlib import Path
 from db.errors import PilotError
 from db.states import Verdict
 from tasks.protocol import Cause, Engine, Exit, Judgement, Work
+from tasks.texts import printable
 
 #: what an engine may stumble over in a file that a run left broken; a slip of that kind costs one attempt only
 STUMBLES = (
@@ -67,8 +68,6 @@ def judge(engine: Engine, work: Work, end: Exit) -> Judgement:
     except (PilotError, *STUMBLES) as error:
         reason = f"output could not be read: {type(error).__name__}: {error}"
         judgement = Judgement(_VERDICTS.get(end.cause, Verdict.CRASHED), reason.replace("\n", "; "))
-    if judgement.reason.isprintable():
-        return judgement
-    # the reason may quote what a program has written, and is shown on terminals
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in judgement.reason)
-    return replace(judgement, reason=shown)
+    # it may quote what a program has written
+    shown = printable(judgement.reason)
+    return judgement if shown == judgement.reason else replace(judgement, reason=shown)

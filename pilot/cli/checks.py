@@ -51,7 +51,11 @@ def print_checks(sections: Iterator[Section]) -> bool:
             if finding.cure:
                 table.add_row("", "", "", Text(f"cure: {finding.cure}"))
         show(Text(title, style="bold"), table)
-    verdict = Text("all that is needed is here", style=GOOD) if healthy else Text("something is missing", style=ERROR)
+    verdict = (
+        Text("all that is needed is here", style=GOOD)
+        if healthy
+        else Text("something is missing or wrong", style=ERROR)
+    )
     show(verdict)
     return healthy
 

@@ -1,7 +1,9 @@
 """What `pilot doctor` says of the campaign folder itself."""
 
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from db.errors import PilotError
 from pilot import host
@@ -11,10 +13,13 @@ from pilot.cli.presence import look
 from pilot.durations import say_duration
 from pilot.folder import Folder
 from pilot.lease import release_by_force
+from pilot.repair import examine
 from tasks.protocol import Finding
 
 _SCARCE_MB = 1000.0
 _SCARCE_FILES = 10_000
+#: a database up to this size is looked at, bytes
+_SMALL_B = 200_000_000
 
 
 def check_folder(folder: Folder) -> Iterator[Finding]:
@@ -30,6 +35,8 @@ def check_folder(folder: Folder) -> Iterator[Finding]:
     yield _room(folder)
     yield _lease(folder)
     yield _backups(folder)
+    if _stands_still(folder) and folder.database.exists():
+        yield _state(folder)
 
 
 def _room(folder: Folder) -> Finding:
@@ -61,6 +68,26 @@ def _lease(folder: Folder) -> Finding:
     return Finding(
         "pilot here", silent, ok=False, cure=f"if you know that it is dead (look on {holder.host}): --release-lease"
     )
+
+
+def _stands_still(folder: Folder) -> bool:
+    """Whether nobody is at work, so that the files of state/ stand still."""
+    try:
+        return look(folder).free
+    except PilotError:
+        return True
+
+
+def _state(folder: Folder) -> Finding:
+    """Whether what pilots keep can be read: the whole check copies the database, so not where that takes long."""
+    if folder.database.stat().st_size > _SMALL_B:
+        return Finding("state", "large: `pilot doctor --repair` looks at it, and changes nothing", ok=True)
+    with tempfile.TemporaryDirectory(prefix="pilot-doctor-") as scratch:
+        damaged = [found.what for found in examine(folder, Path(scratch)) if not found.ok]
+    if not damaged:
+        return Finding("state", "the database and all beside it can be read", ok=True)
+    cure = "`pilot doctor --repair` says what could be done, and changes nothing"
+    return Finding("state", f"damaged: {', '.join(damaged)}", ok=False, cure=cure)
 
 
 def _backups(folder: Folder) -> Finding:

@@ -119,7 +119,7 @@ def _living(snapshot: Snapshot | None, presence: Presence, now: float) -> Text:
 
 
 def _stops(in_s: float) -> str:
-    return f"; what still runs is asked to stop in {say_duration(in_s)}" if in_s > 0 else "; what runs was asked to stop"
+    return f"; what still runs is asked to stop in {say_duration(in_s)}" if in_s > 0 else "; what ran was asked to stop"
 
 
 def age(snapshot: Snapshot, now: float) -> Text:

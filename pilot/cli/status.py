@@ -16,7 +16,7 @@ def status(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print it for programs: docs/status-schema.md describes it.")
     ] = False,
-    everything: Annotated[bool, typer.Option("--all", help="All generations and all that runs, however many.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All generations, and 40 of the tasks that run.")] = False,
     tasks: Annotated[bool, typer.Option("--tasks", help="List tasks instead, the newest first.")] = False,
     kind: Annotated[TaskKind | None, typer.Option(help="With --tasks: of this kind only.", show_default=False)] = None,
     state: Annotated[

@@ -4,13 +4,16 @@ Only what a decision needs is in memory, a few hundred bytes a task: what a task
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from db.errors import StateError
 from db.records import Edge, Task, Transition
 from db.states import TERMINAL, Event, TaskKind, TaskState, Verdict, after, dooms, releases
 from pilot.scheduler.ready import Ready, Shape
+
+NO_PIECES: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -37,11 +40,12 @@ class Graph:
     """The open tasks. Each change of state goes through :meth:`change` and comes back as a transition.
 
     Args:
-        continuing: the engines that can go on from where an interrupted attempt has stopped.
+        pieces: the engines that can go on from where an interrupted attempt has stopped, each with the seconds after
+            which it can.
     """
 
-    def __init__(self, continuing: Container[str] = ()) -> None:
-        self._continuing = continuing
+    def __init__(self, pieces: Mapping[str, float] = NO_PIECES) -> None:
+        self._pieces = pieces
         self.entries: dict[int, Entry] = {}
         self.ready = Ready()
         self.counts: Counter[tuple[TaskKind, TaskState]] = Counter()
@@ -179,8 +183,8 @@ class Graph:
         return transitions
 
     def _shape(self, task: Task) -> Shape:
-        continues = task.engine in self._continuing
-        return Shape(task.priority, task.kind, task.resources, task.size, task.time_request_s, continues=continues)
+        piece_s = self._pieces.get(task.engine)
+        return Shape(task.priority, task.kind, task.resources, task.size, task.time_request_s, piece_s=piece_s)
 
     def _mark_doomed(self, task_id: int, because_of: int) -> None:
         stack = [(task_id, because_of)]

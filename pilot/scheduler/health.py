@@ -7,7 +7,8 @@ then on it takes twice as many to raise the suspicion against any node. So a tho
 close no node for long, and a node that swallows tasks swallows only a few.
 
 Never more than half of the nodes are suspected at a time, and never the last one that is open. What the machine itself
-says is its fault (no room, no processes) needs no comparison: there, even the last node takes nothing new.
+says is its fault (no room, no processes) needs no comparison: so many attempts in a row, of more than one task, and
+even the last node takes nothing new.
 """
 
 from collections.abc import Iterator
@@ -190,7 +191,7 @@ class Health:
         bad_task = end.sign is Sign.FAILED and end.task in self._bad_tasks
         _keep(record.own_fault if bad_task else record.row, end.task, [end.verdict], self._in_a_row)
         enough = 1 if record.on_trial else self._in_a_row
-        if len(record.refused) >= enough:
+        if _refuses(record):
             record.by_its_word, row, pardoned = True, record.refused, _each(record.refused)
         elif not bad_task and len(record.row) >= enough and self._may_be_suspected(end.node, enough):
             row, pardoned = record.row, _each(record.row) + _each(record.own_fault)
@@ -206,6 +207,12 @@ class Health:
         suspected = sum(record.suspected for record in others)
         better = any(record.since is None and 2 * len(record.row) < max(2, enough) for record in others)
         return better and 2 * (suspected + 1) <= len(others) + 1
+
+
+def _refuses(record: _Record) -> bool:
+    """Whether the machine has refused so many attempts in a row, of more than one task."""
+    attempts = len(_each(record.refused))
+    return attempts > 0 if record.on_trial else len(record.refused) > 1 and attempts >= IN_A_ROW
 
 
 def _tasks(number: int) -> str:

@@ -20,8 +20,6 @@ from pilot.scheduler.times import LONGER, Times
 MARGIN = 1.2
 #: The tail of an allocation: when less than this many of the longest ready tasks would fit one after another.
 TAIL = 2.0
-#: One that continues where it was interrupted is worth starting for so long (s).
-PIECE_S = 25.0
 #: So long tasks of one shape let others of their priority pass, in seconds.
 PATIENCE_S = 600.0
 
@@ -70,8 +68,8 @@ def must_have(shape: Shape, expected_s: float | None, times: Times, clock: Clock
     """
     if expected_s is None:
         return None
-    if shape.continues:
-        return min(expected_s, PIECE_S)
+    if shape.piece_s is not None:
+        return min(expected_s, shape.piece_s)
     if not shape.at_least_s or clock.ever_allows(expected_s):
         return expected_s
     return times.expected(shape.kind, shape.size, shape.time_request_s, shape.at_least_s / LONGER)

@@ -4,14 +4,14 @@ The manager writes what comes out to the database and, once that is committed, a
 knows the time, a file, a process or the database.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from db.errors import StateError
 from db.records import Edge, Resources, Task, Transition
 from db.states import Event, TaskKind, TaskState, Verdict
 from pilot.durations import say_duration
-from pilot.scheduler.graph import Entry, Graph
+from pilot.scheduler.graph import NO_PIECES, Entry, Graph
 from pilot.scheduler.nodes import Node, Slot
 from pilot.scheduler.policy import Clock, Placement, Policy, Running, must_have
 from pilot.scheduler.pool import Pool
@@ -57,16 +57,17 @@ class Reactor:
     Args:
         budgets: how often a task may be tried again, where that is not as in :data:`DEFAULT_BUDGETS`.
         times: what tasks have needed so far.
-        continuing: the engines that can go on from where an interrupted attempt has stopped.
+        pieces: the engines that can go on from where an interrupted attempt has stopped, each with the seconds after
+            which it can.
     """
 
     def __init__(
         self,
         budgets: Mapping[Verdict, int] | None = None,
         times: Times | None = None,
-        continuing: Container[str] = (),
+        pieces: Mapping[str, float] = NO_PIECES,
     ) -> None:
-        self.graph = Graph(continuing)
+        self.graph = Graph(pieces)
         self.pool = Pool()
         self.times = times or Times()
         self.running: dict[int, Running] = {}

@@ -19,7 +19,8 @@ class Shape:
 
     Attributes:
         at_least_s: so long they have run before they were interrupted, and would start over.
-        continues: an attempt that is interrupted loses nothing: the next one goes on from there.
+        piece_s: after so long an attempt that is interrupted loses nothing: the next one goes on from there. None: it
+            starts over.
     """
 
     priority: int
@@ -28,7 +29,7 @@ class Shape:
     size: int = 0
     time_request_s: float | None = None
     at_least_s: float = 0.0
-    continues: bool = False
+    piece_s: float | None = None
 
 
 class Ready:

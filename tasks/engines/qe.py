@@ -81,7 +81,8 @@ class QuantumEspresso:
             verdict, reason = Verdict.INFRASTRUCTURE, f"{reason}; {refusal}"
         # it is told when all is written
         stopped = verdict is Verdict.INTERRUPTED and report.stopped and report.job_done and report.looped
-        resumable = stopped and qe_restart.keep(work)
+        worth_it = restarted or (end.wall_s or report.seconds or 0.0) >= qe_restart.WORTH_S
+        resumable = stopped and worth_it and qe_restart.keep(work)
         if not resumable:
             drop(work.directory)
         facts: dict[str, Any] = {"qe_version": report.version, "scf_steps": report.scf_steps}

@@ -6,7 +6,8 @@ middle of a loop over k-points. They are one set of files for each rank: with an
 stumbles (davcio), as it does over a damaged file. So beside them lies a key to the task that they are of, and a
 scratch folder without the right key is not used.
 
-After a kill there is nothing of use.
+After a kill there is nothing of use. And what has run for a few minutes only is better started over: a run that went on
+differs in the last digits of its forces, and a campaign would no longer be the same from the same seeds.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ from tasks.scratch import drop
 
 EXIT = f"{PREFIX}.EXIT"
 _KEY = "pilot.key"
+#: so long a run must have been under way (s) for the next one to go on from it; ``tasks.registry.RESUMING`` has it too
+WORTH_S = 300.0
 
 
 def keep(work: Work) -> bool:

@@ -151,7 +151,7 @@ def processes(site: Site) -> dict[int, tuple[str, float]]:
             )
         except (OSError, ValueError):
             continue
-        known = {"srun", "pilot.rank", "pilot.agent.launcher", "pilot"}
+        known = {"srun", "pilot.ranks.rank", "pilot.agent.launcher", "pilot"}
         kinds = [word for word in (Path(words[0]).name, *words) if word in known]
         if ours and kinds:
             node = environ.get("PILOT_NODE") or environ.get("SLURMD_NODENAME", "")

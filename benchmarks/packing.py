@@ -17,9 +17,9 @@ from folders import make_folder
 
 from db.engine import open_writer
 from db.states import TaskKind
-from pilot import packer
 from pilot.config import read_config
 from pilot.folder import Folder
+from pilot.packing import packer
 from pilot.supervisor import run_pilot
 
 #: labels of a generation, in a campaign of 60

@@ -27,7 +27,7 @@ from pilot.memory import Actions, Running
 from pilot.node_watch import NodeWatch
 from pilot.orders import Orders
 from pilot.orphans import judge_orphans
-from pilot.packer import Packer
+from pilot.packing.packer import Packer
 from pilot.publisher import Publisher
 from pilot.requests import Steering, apply
 from pilot.terms import Terms

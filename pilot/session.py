@@ -8,7 +8,7 @@ from pilot.agent.comm import Comm
 from pilot.manager import Manager, Shared
 from pilot.opening import Opened
 from pilot.orders import Orders
-from pilot.packer import packer_of
+from pilot.packing.packer import packer_of
 from pilot.publisher import Publisher
 from pilot.snapshot import PilotStatus, Snapshot
 from pilot.terms import Terms

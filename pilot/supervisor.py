@@ -1,7 +1,7 @@
 """The supervisor: takes the folder, sets up the manager and its agents, hears the signals, and tidies up.
 
 On one node all lives in this process. In an allocation of several nodes the supervisor is the batch process, and the
-manager and the agents are ranks that it starts (:mod:`pilot.worlds`).
+manager and the agents are ranks that it starts (:mod:`pilot.ranks.worlds`).
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from pilot.folder import Folder
 from pilot.lease import Lease
 from pilot.opening import agent_settings, begin_pilot, held_folder, open_database
 from pilot.orders import DrainOrder, Orders
+from pilot.ranks.worlds import Worlds, ends_at_the_start
 from pilot.session import Observer, manage
 from pilot.slurm.allocation import Allocation, NodeGrant, from_environment
 from pilot.terms import terms_of
-from pilot.worlds import Worlds, ends_at_the_start
 from tasks.registry import engine
 
 log = logging.getLogger("pilot")

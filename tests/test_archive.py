@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pilot import archive as archives
-from pilot.archive import Archive, StoppedError, UnreadableError, write
 from pilot.contents import count, say_size
+from pilot.packing.archive import Archive, StoppedError, UnreadableError, write
+from pilot.packing import archive as archives
 
 
 def never() -> bool:

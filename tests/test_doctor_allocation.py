@@ -18,8 +18,8 @@ from pilot.cli.allocation_nodes import Asked, NodeReport
 from pilot.cli.allocation_print import Check, Grade, Section, print_sections
 from pilot.cli.allocation_worlds import WorldReport, last_paragraph, tidy
 from pilot.cli.checks_allocation import judge_worlds
-from pilot.probe_disk import held_locks, try_link, try_locks
-from pilot.probe_launch import Pair, Settings, halves, probe_launchers
+from pilot.probes.disk import held_locks, try_link, try_locks
+from pilot.probes.launch import Pair, Settings, halves, probe_launchers
 from tests.command_line import Typist
 
 HERE = {"cores": [0, 1, 2, 3], "memory_mb": 8000, "gpus": [], "domains": [], "pinned": True, "seen": 4, "boot": "b"}
@@ -299,7 +299,7 @@ def _plain(probe: Any) -> dict[str, Any]:
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
-    argv = [sys.executable, "-P", "-m", "pilot.probe", "nodes", str(tmp_path / "away")]
+    argv = [sys.executable, "-P", "-m", "pilot.probes.probe", "nodes", str(tmp_path / "away")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["ev"] == "blind"
@@ -314,7 +314,7 @@ def test_a_lock_held_by_one_process_is_refused_to_another_and_granted_afterwards
     assert try_locks(tmp_path) == {"flock": "granted", "fcntl": "granted"}
 
 
-ASK = "from pilot.probe_disk import try_locks"
+ASK = "from pilot.probes.disk import try_locks"
 
 
 def test_one_name_is_won_once(tmp_path: Path) -> None:

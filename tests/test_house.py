@@ -15,24 +15,18 @@ FILES = {
 FLOORS = [
     (1, r"db/"),
     (2, r"tasks/"),
-    (2, r"pilot/(__init__|backups|config|drain|durations|folder|host)\.py"),
+    (2, r"pilot/(__init__|backups|config|contents|drain|durations|folder|host)\.py"),
     (2, r"pilot/(lease|left_overs|mailbox|run_tables|snapshot|tables|topology)\.py"),
-    (2, r"pilot/(archive|contents|errand|pack_files|packing)\.py"),
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),
-    (
-        5,
-        r"pilot/(turn|memory|reckoning|ledger|requests|publisher|manager|ending|orders|opening|session|plan|rank|rank_zero|forsaken|world|worlds)\.py",
-    ),
-    (
-        5,
-        r"pilot/(probe|probe_disk|probe_launch|terms|orphans|node_watch|quarantine|end_watch|packer|repair|rescue|supervisor)\.py",
-    ),
+    (5, r"pilot/(packing|probes|ranks|repair)/"),
+    (5, r"pilot/(end_watch|ending|ledger|manager|memory|node_watch|opening|orders|orphans|publisher)\.py"),
+    (5, r"pilot/(quarantine|reckoning|requests|session|supervisor|terms|turn)\.py"),
     (6, r"pilot/(cli|report)/"),
     (7, r"pilot/__main__\.py"),
 ]
 PURE = re.compile(
-    r"db/(states|records|errors)\.py|pilot/scheduler/|pilot/campaign/(criteria|planner)\.py|pilot/(drain|durations|packing)\.py"
+    r"db/(states|records|errors)\.py|pilot/scheduler/|pilot/campaign/(criteria|planner)\.py|pilot/(drain|durations|packing/choice)\.py"
     r"|pilot/slurm/(commands|parse|hostlist|refusals)\.py|pilot/agent/silence\.py|pilot/mpi/own_ranks\.py"
 )
 EDGE = {"subprocess", "sqlite3", "mpi4py", "socket", "shutil", "tempfile", "time", "datetime", "os", "threading"}
@@ -94,7 +88,8 @@ def test_mpi_is_met_in_one_place() -> None:
 
 
 def test_an_agent_in_a_rank_of_its_own_loads_no_database_and_no_campaign() -> None:
-    code = "import sys, pilot.rank; print([m for m in ('sqlalchemy', 'pydantic', 'ase', 'numpy') if m in sys.modules])"
+    heavy = "('sqlalchemy', 'pydantic', 'ase', 'numpy')"
+    code = f"import sys, pilot.ranks.rank; print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
 

@@ -8,7 +8,7 @@ from pilot.agent.messages import AgentSettings
 from pilot.drain import End, Urgency
 from pilot.folder import Folder
 from pilot.orders import DrainOrder, EndOrder, Order, Orders, from_line, to_line
-from pilot.plan import Plan, read_plan
+from pilot.ranks.plan import Plan, read_plan
 from pilot.slurm.allocation import NodeGrant
 
 

@@ -19,14 +19,15 @@ from db.engine import Writer, open_reader, open_writer
 from db.records import Attempt, Transition
 from db.schema import attempts, tasks
 from db.states import Event, TaskKind, TaskState
-from pilot import host, packer, packing
-from pilot.archive import Archive
+from pilot import host
 from pilot.cli.attempt_files import files_of
 from pilot.config import read_config
 from pilot.folder import Folder
 from pilot.ledger import _latest_folder
-from pilot.packer import Packer
-from pilot.packing import Packable, choose
+from pilot.packing import choice, packer
+from pilot.packing.archive import Archive
+from pilot.packing.choice import Packable, choose
+from pilot.packing.packer import Packer
 from pilot.snapshot import read_snapshot
 from pilot.supervisor import run_pilot
 
@@ -75,8 +76,8 @@ def folder(tmp_path: Path) -> Folder:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so few runs there are archives already."""
-    monkeypatch.setattr(packing, "KEEP", 5)
-    monkeypatch.setattr(packing, "GATHERED", 10)
+    monkeypatch.setattr(choice, "KEEP", 5)
+    monkeypatch.setattr(choice, "GATHERED", 10)
     monkeypatch.setattr(packer, "LOOK_S", 0.0)
     monkeypatch.setattr(packer, "LOOK_AFTER", 1)
     monkeypatch.setattr(packer, "FINISH_S", 300.0)
@@ -142,14 +143,14 @@ def test_what_gathers_otherwise_is_packed_when_there_is_much_of_it() -> None:
     assert (lot.group, len(lot.attempts)) == ("tasks", 300)
     lot = choose([*packable(30), *packable(3000, 3, 301)], busy=[3])
     assert lot is not None
-    assert (lot.group, len(lot.attempts)) == ("s1g07", packing.MOST_ATTEMPTS)
+    assert (lot.group, len(lot.attempts)) == ("s1g07", choice.MOST_ATTEMPTS)
 
 
 def test_one_archive_does_not_become_huge() -> None:
-    lot = choose(packable(900, size=packing.MOST_BYTES // 3), busy=[])
+    lot = choose(packable(900, size=choice.MOST_BYTES // 3), busy=[])
     assert lot is not None
     assert len(lot.attempts) == 3
-    lot = choose(packable(900, size=packing.MOST_BYTES * 2), busy=[])
+    lot = choose(packable(900, size=choice.MOST_BYTES * 2), busy=[])
     assert lot is not None
     assert len(lot.attempts) == 1
 
@@ -164,7 +165,7 @@ def test_two_thousand_finished_runs_lie_in_few_files_and_are_all_there(
     finish(folder, 600)
     assert inodes(folder.runs) > 8000
     run(folder)
-    assert inodes(folder.runs) < 4 * packing.KEEP + 50
+    assert inodes(folder.runs) < 4 * choice.KEEP + 50
     names = sorted(path.name for path in folder.packed.iterdir())
     assert names == ["s1g00.zip", "s1g01.zip", "s1g02.zip", "s1g03.zip", "tasks.zip"]
     demand_all_files(folder, 2000)
@@ -215,13 +216,13 @@ def test_a_folder_that_wants_no_archives_gets_none(tmp_path: Path, few: None) ->
 
 #: where a pilot is killed: the function that it comes to, and how often before
 POINTS = [
-    ("pilot.archive._copy", 20),
-    ("pilot.archive._read_back", 0),
-    ("pilot.archive.sync_folder", 0),
-    ("pilot.packer.room.record_packed", 0),
-    ("pilot.packer.Packer._remove", 0),
-    ("pilot.archive.remove", 0),
-    ("pilot.archive.remove", 7),
+    ("pilot.packing.archive._copy", 20),
+    ("pilot.packing.archive._read_back", 0),
+    ("pilot.packing.archive.sync_folder", 0),
+    ("pilot.packing.packer.room.record_packed", 0),
+    ("pilot.packing.packer.Packer._remove", 0),
+    ("pilot.packing.archive.remove", 0),
+    ("pilot.packing.archive.remove", 7),
     ("pathlib.Path.rmdir", 3),
 ]
 
@@ -319,7 +320,7 @@ def test_a_disk_that_refuses_does_not_disturb_the_pilot(
         raise OSError(28, "No space left on device")
 
     finish(folder, 40)
-    monkeypatch.setattr("pilot.pack_files.write", full)
+    monkeypatch.setattr("pilot.packing.files.write", full)
     with caplog.at_level("INFO", logger="pilot"):
         assert run(folder) == "nothing is left that could run"
     assert caplog.text.count("No space left") == 1
@@ -330,7 +331,7 @@ def test_what_was_changed_after_it_was_packed_stays(
     folder: Folder, few: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     finish(folder, 40)
-    assert killed(folder, "pilot.packer.Packer._remove", 1)
+    assert killed(folder, "pilot.packing.packer.Packer._remove", 1)
     late = folder.runs / "000" / "000002" / "pw.out"
     late.write_text("somebody still writes here\n")
     with caplog.at_level("INFO", logger="pilot"):
@@ -412,8 +413,8 @@ def test_a_campaign_that_is_packed_on_the_way_ends_as_one_that_is_not(
 ) -> None:
     plain = make_folder(tmp_path / "plain", EMT + "[run]\npack = false\n")
     packed = make_folder(tmp_path / "packed", EMT)
-    monkeypatch.setattr(packing, "KEEP", 0)
-    monkeypatch.setattr(packing, "GATHERED", 5)
+    monkeypatch.setattr(choice, "KEEP", 0)
+    monkeypatch.setattr(choice, "GATHERED", 5)
     for folder in (plain, packed):
         run(folder)
     assert {path.name for path in packed.packed.iterdir()} >= {"s1g00.zip", "s1g01.zip"}

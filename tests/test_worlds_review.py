@@ -18,17 +18,17 @@ from pilot.agent.comm import Beat, MpiComm, Report, resign
 from pilot.agent.messages import Again, AgentSettings, Gone, Hello, Trouble
 from pilot.config import Config
 from pilot.folder import Folder
-from pilot.forsaken import end_forsaken_job
 from pilot.lease import take_lease
 from pilot.opening import open_database
 from pilot.orders import DrainOrder, Orders
-from pilot.plan import Plan
+from pilot.ranks.forsaken import end_forsaken_job
+from pilot.ranks.plan import Plan
+from pilot.ranks.world import World
+from pilot.ranks.worlds import Worlds
 from pilot.slurm import parse
 from pilot.slurm.allocation import Allocation, NodeGrant
 from pilot.slurm.client import Slurm
 from pilot.snapshot import NodeStatus, PilotStatus, Snapshot
-from pilot.world import World
-from pilot.worlds import Worlds
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_the_last_words_of_all_are_waited_for_though_a_lost_node_has_left_too(tm
 
 
 def test_an_event_is_heard_behind_what_a_library_prints_without_an_end(tmp_path: Path) -> None:
-    code = "import os; from pilot.rank import _tell; os.write(1, b'Loading ... '); _tell(ev='ended', why='done')"
+    code = "import os; from pilot.ranks.rank import _tell; os.write(1, b'Loading ... '); _tell(ev='ended', why='done')"
     world = World([sys.executable, "-P", "-c", code], os.environ)
     events: list[dict[str, Any]] = []
     until(lambda: bool(events), lambda: events.extend(world.hear(0.1)))
@@ -218,7 +218,7 @@ def test_a_drain_is_not_forgotten_while_nobody_can_have_obeyed_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervised, world = Supervised(tmp_path), NeverReady()
-    monkeypatch.setattr("pilot.worlds._LAST_WORDS_S", 0.0)
+    monkeypatch.setattr("pilot.ranks.worlds._LAST_WORDS_S", 0.0)
     monkeypatch.setattr(host, "now", lambda: world.now)
     supervised.worlds._orders.put(DrainOrder("SIGTERM"))
     assert supervised.worlds._watch(world).died  # type: ignore[arg-type]

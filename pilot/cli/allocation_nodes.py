@@ -1,4 +1,4 @@
-"""Asking the nodes of an allocation: one process on each (:mod:`pilot.probe`), and what they answered in time."""
+"""Asking the nodes of an allocation: a process on each (:mod:`pilot.probes.probe`), and what they answered in time."""
 
 import os
 import sys
@@ -9,17 +9,17 @@ from typing import Any
 
 from db.files import write_whole
 from pilot import host
-from pilot.probe import ProbePlan, node_name
-from pilot.probe_disk import GO, from_node, held_locks
+from pilot.probes.disk import GO, from_node, held_locks
+from pilot.probes.probe import ProbePlan, node_name
+from pilot.ranks.world import World, start_world
 from pilot.slurm.client import Slurm
-from pilot.world import World, start_world
 
 #: a node that says nothing for so long does not answer
 SILENCE_S = 60.0
-#: so long nodes that are ready wait for the others; less than their patience (:data:`pilot.probe.GO_S`)
+#: so long nodes that are ready wait for the others; less than their patience (:data:`pilot.probes.probe.GO_S`)
 TOGETHER_S = 30.0
 _LOOK_S = 0.05
-_MODULE = ("-P", "-m", "pilot.probe")
+_MODULE = ("-P", "-m", "pilot.probes.probe")
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class NodeReport:
         link: "won", "lost" or what went wrong.
         ahead_s: so far its clock is ahead of ours, at least.
         found: launcher → version.
-        pairs: what became of the probes of each launcher (:class:`pilot.probe_launch.Pair`).
+        pairs: what became of the probes of each launcher (:class:`pilot.probes.launch.Pair`).
         done: it has said all.
     """
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from pilot import host
 from pilot.mpi.scrub import scrubbed
 from pilot.mpi.search import of_the_site
+from pilot.ranks.world import World, start_world
 from pilot.slurm.client import Slurm
-from pilot.world import World, start_world
 
 START_S = 60.0
 _LOOK_S = 0.1
@@ -55,7 +55,7 @@ def try_world(way: str, nodes: Sequence[str], patience_s: float = START_S) -> Wo
     """Start a rank on each node; nothing of it runs afterwards."""
     report = WorldReport(way)
     try:
-        world = start_world(way, nodes, [sys.executable, "-P", "-m", "pilot.probe", "world", str(len(nodes))])
+        world = start_world(way, nodes, [sys.executable, "-P", "-m", "pilot.probes.probe", "world", str(len(nodes))])
     except OSError as error:
         report.trouble = f"{error.filename}: {error.strerror}"
         return report

@@ -8,9 +8,9 @@ from typing import BinaryIO, cast
 
 from db.errors import MissingError, StorageError
 from db.records import Attempt
-from pilot.archive import BROKEN, Archive
 from pilot.contents import Kind, walk
 from pilot.folder import Folder
+from pilot.packing.archive import BROKEN, Archive
 
 #: so many archives may have been made since the copy of the database was published
 _NEWEST = 5

@@ -22,7 +22,7 @@ from pilot.cli.output import plural
 from pilot.config import Config, read_config
 from pilot.durations import say_duration
 from pilot.folder import Folder
-from pilot.probe import ProbePlan
+from pilot.probes.probe import ProbePlan
 from pilot.slurm.allocation import Allocation, from_environment
 from pilot.slurm.client import Slurm
 

@@ -13,7 +13,7 @@ from pilot.cli.presence import look
 from pilot.durations import say_duration
 from pilot.folder import Folder
 from pilot.lease import release_by_force
-from pilot.repair import examine
+from pilot.repair.findings import examine
 from tasks.protocol import Finding
 
 _SCARCE_MB = 1000.0

@@ -13,7 +13,7 @@ from pilot.cli.output import ERROR, GOOD, say, show
 from pilot.folder import Folder
 from pilot.lease import release_by_force
 from pilot.opening import held_folder
-from pilot.repair import Found, demand_nobody, examine
+from pilot.repair.findings import Found, demand_nobody, examine
 
 
 def repair(folder: Folder, *, yes: bool) -> int:

@@ -111,7 +111,7 @@ def _kind(seen: Seen, folder: Path) -> str:
     inside = any(word.startswith(f"{folder}/") for word in seen.argv)
     if "pilot.agent.launcher" in seen.argv and inside:
         return "launchers"
-    if "pilot.rank" in seen.argv and inside:
+    if "pilot.ranks.rank" in seen.argv and inside:
         if seen.program == "srun":
             return "steps"
         return "managers" if seen.environ.get("SLURM_PROCID") == "0" else "agents"

@@ -18,7 +18,7 @@ from pilot import mailbox
 from pilot.agent.journal import read_ends
 from pilot.agent.messages import AgentSettings
 from pilot.orders import from_line
-from pilot.plan import Plan, read_plan
+from pilot.ranks.plan import Plan, read_plan
 from pilot.slurm.allocation import NodeGrant
 from tasks.engines.python_step import PythonStep
 from tasks.protocol import Cause, Exit, Work

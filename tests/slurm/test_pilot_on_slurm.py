@@ -222,7 +222,7 @@ def ranks_on(node: str, root: Path) -> list[int]:
             words = host.read(f"/proc/{pid}/cmdline").split(b"\0")
         except OSError:
             continue
-        ours = b"pilot.rank" in words and any(str(root).encode() in word for word in words)
+        ours = b"pilot.ranks.rank" in words and any(str(root).encode() in word for word in words)
         if ours and words[0] == sys.executable.encode() and monitor.environment(pid).get("SLURMD_NODENAME") == node:
             found.append(pid)
     return found

@@ -20,7 +20,7 @@ def ranks(root: Path, node: str) -> list[int]:
         pid
         for pid in monitor.listed()
         if (words := _words(pid))[:1] == [sys.executable]
-        and "pilot.rank" in words
+        and "pilot.ranks.rank" in words
         and words[-1].startswith(str(root))
         and monitor.environment(pid).get("SLURMD_NODENAME") == node
     ]

@@ -11,13 +11,14 @@ from typing import Any
 
 from db import attempt_table, room
 from db.engine import Writer
-from pilot import host, packing
-from pilot.archive import StoppedError
+from pilot import host
 from pilot.contents import say_size
-from pilot.errand import Errand, Pace
 from pilot.folder import Folder
-from pilot.pack_files import Made, Survey, count_beside, make, remove, survey
-from pilot.packing import Packable
+from pilot.packing import choice
+from pilot.packing.archive import StoppedError
+from pilot.packing.choice import Packable
+from pilot.packing.errand import Errand, Pace
+from pilot.packing.files import Made, Survey, count_beside, make, remove, survey
 from pilot.run_tables import RunTable
 
 log = logging.getLogger("pilot")
@@ -160,7 +161,7 @@ class Packer:
         return True
 
     def _look(self) -> None:
-        until = self._seen - packing.KEEP
+        until = self._seen - choice.KEEP
         with self._writer.reading() as connection:
             rows = room.read_packable(connection, until) if until > 0 else []
             busy = room.read_busy_generations(connection, until) if rows else set()
@@ -169,7 +170,7 @@ class Packer:
             for id_, directory, size, generation, stage, number in rows
             if id_ not in self._left
         ]
-        lot = packing.choose(packable, busy)
+        lot = choice.choose(packable, busy)
         if lot is not None:
             self._send(lambda pace: make(self._folder, lot, self._largest, pace), self._record)
 

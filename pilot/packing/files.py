@@ -9,10 +9,10 @@ from pathlib import Path
 
 from db.files import sync_folder
 from pilot import contents
-from pilot.archive import BROKEN, Archive, StoppedError, UnreadableError, write
-from pilot.errand import Pace
 from pilot.folder import Folder
-from pilot.packing import Lot, archive_name
+from pilot.packing.archive import BROKEN, Archive, StoppedError, UnreadableError, write
+from pilot.packing.choice import Lot, archive_name
+from pilot.packing.errand import Pace
 
 #: so many folders may turn out to be unreadable while they are packed; then the lot is given up
 _TRIES = 5

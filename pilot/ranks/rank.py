@@ -1,4 +1,4 @@
-"""One rank of the pilot's own world, on one node: ``python -P -m pilot.rank PLAN``.
+"""One rank of the pilot's own world, on one node: ``python -P -m pilot.ranks.rank PLAN``.
 
 Rank 0 is the manager and the agent of its node; each other rank is the agent of its own. The launcher is started
 before MPI. What is to be told to the supervisor goes to stdout, one JSON line each:
@@ -26,8 +26,8 @@ from pilot.agent.agent import Agent
 from pilot.agent.comm import NOT_HEARD, resign, serve
 from pilot.agent.peers import join_world
 from pilot.folder import keep_mode
-from pilot.forsaken import WITNESSES, end_forsaken_job
-from pilot.plan import Plan, read_plan
+from pilot.ranks.forsaken import WITNESSES, end_forsaken_job
+from pilot.ranks.plan import Plan, read_plan
 from pilot.slurm.client import Slurm
 from tasks.registry import engine
 
@@ -57,7 +57,7 @@ def _live(plan: Plan, node: str) -> None:
         step = f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_STEP_ID', '')}"
         _tell(ev="ready", pid=os.getpid(), start=me.start if me else 0, host=host.hostname(), step=step)
         # the database and the campaign are not for the many: on a shared disk their import takes its time
-        from pilot.rank_zero import manage_nodes
+        from pilot.ranks.rank_zero import manage_nodes
 
         _tell(ev="ended", why=manage_nodes(plan, agent, peers))
         return

@@ -23,12 +23,12 @@ from pilot.folder import Folder
 from pilot.lease import Lease
 from pilot.opening import agent_settings, begin_pilot, open_database
 from pilot.orders import DrainOrder, EndOrder, Order, Orders
-from pilot.plan import Plan
+from pilot.ranks.plan import Plan
+from pilot.ranks.world import World, start_world
 from pilot.session import Observer
 from pilot.slurm.allocation import Allocation
 from pilot.slurm.client import Slurm
 from pilot.snapshot import Snapshot, read_snapshot
-from pilot.world import World, start_world
 
 log = logging.getLogger("pilot")
 
@@ -153,7 +153,7 @@ class Worlds:
     def _one_world(self, nodes: tuple[str, ...]) -> _End:
         plan = self._plan(nodes)
         path = plan.write(self._folder)
-        rank = [sys.executable, "-P", "-m", "pilot.rank", str(path)]
+        rank = [sys.executable, "-P", "-m", "pilot.ranks.rank", str(path)]
         marks = {monitor.CAMPAIGN: plan.settings.campaign_id, monitor.EPOCH: str(plan.settings.epoch)}
         log.info("pilot %d begins on %s", plan.settings.epoch, ", ".join(nodes))
         try:

@@ -72,7 +72,7 @@ class World:
             self._to.flush()
 
     def hear(self, timeout_s: float) -> list[dict[str, Any]]:
-        """What the ranks have said meanwhile (see :mod:`pilot.rank`); waits at most ``timeout_s`` for it."""
+        """What the ranks have said meanwhile (see :mod:`pilot.ranks.rank`); waits at most ``timeout_s`` for it."""
         events: list[dict[str, Any]] = []
         if not self._halves:
             host.pause(timeout_s)

@@ -20,7 +20,7 @@ from pilot import host, mailbox
 from pilot.backups import backups, demand_history
 from pilot.folder import Folder
 from pilot.lease import held, read_holder
-from pilot.rescue import Candidate, best, last_folder, put_in_place
+from pilot.repair.rescue import Candidate, best, last_folder, put_in_place
 from pilot.snapshot import read_snapshot
 
 _OUR_TABLES = {"meta", "pilots", "tasks", "edges", "attempts", "events"}

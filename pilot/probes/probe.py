@@ -1,4 +1,4 @@
-"""What `pilot doctor --allocation` starts on the nodes: ``python -P -m pilot.probe nodes FOLDER`` or ``world SIZE``.
+"""What `pilot doctor --allocation` starts: ``python -P -m pilot.probes.probe nodes FOLDER`` or ``world SIZE``.
 
 *nodes* looks at its node, at the disk that all share, and starts probes with each launcher; it never touches MPI.
 *world* is a rank of a world like the pilot's own, and starts nothing. What is found goes to stdout, one JSON line each:
@@ -10,9 +10,9 @@
     {"ev": "sees", "node", "now"}                       the file that the doctor has put there is seen
     {"ev": "linked", "node", "link"}                    "won" (one may), "lost", or what went wrong
     {"ev": "launchers", "node", "found": {name: version}}
-    {"ev": "probed", "node", …}                         see :class:`pilot.probe_launch.Pair`
+    {"ev": "probed", "node", …}                         see :class:`pilot.probes.launch.Pair`
     {"ev": "done", "node"}
-    {"ev": "joining", "library", "step"}                as in :mod:`pilot.rank`, and so is "ready"
+    {"ev": "joining", "library", "step"}                as in :mod:`pilot.ranks.rank`, and so is "ready"
     {"ev": "world", "nodes", "round_trip_s"}
     {"ev": "failed", "node", "what", "next"}
 """
@@ -32,8 +32,8 @@ from pilot import host
 from pilot.agent.grant import what_is_ours
 from pilot.agent.messages import Hello
 from pilot.agent.peers import MpiPeers, join_world
-from pilot.probe_disk import GO, from_node, try_link, try_locks, wait_for_file
-from pilot.probe_launch import Settings, probe_launchers
+from pilot.probes.disk import GO, from_node, try_link, try_locks, wait_for_file
+from pilot.probes.launch import Settings, probe_launchers
 from pilot.slurm.allocation import NodeGrant
 
 #: so long the file that the doctor puts into the folder is waited for

@@ -15,7 +15,7 @@ from pilot.folder import Folder
 from pilot.lease import lease_of
 from pilot.opening import open_database, status_of
 from pilot.orders import DrainOrder, Orders, from_line
-from pilot.plan import Plan
+from pilot.ranks.plan import Plan
 from pilot.session import manage
 from pilot.terms import ends_of, terms_of
 

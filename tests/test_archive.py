@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pilot.contents import count, say_size
-from pilot.packing.archive import Archive, StoppedError, UnreadableError, write
 from pilot.packing import archive as archives
+from pilot.packing.archive import Archive, StoppedError, UnreadableError, write
 
 
 def never() -> bool:

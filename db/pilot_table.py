@@ -4,10 +4,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 
 from db.schema import attempts, meta, pilots, requests
-from db.states import PilotState
+from db.states import PilotState, Verdict
 
 
 def campaign_id(connection: Connection) -> str:
@@ -99,13 +99,15 @@ def record_seen(
 def core_time_by_verdict(connection: Connection) -> dict[int, dict[str, float]]:
     """For each pilot, by verdict, the core-seconds that attempts have held; "" stands for attempts under way.
 
-    A multi-node attempt counts all its cores. The time is that of the clock on the wall, from start to end.
+    A multi-node attempt counts all its cores. The time is that of the clock on the wall, from start to end. What was
+    interrupted and is gone on from counts as done: none of it is lost.
     """
     elsewhere = func.json_each(attempts.c.others).table_valued("value", joins_implicitly=True)
     others = select(func.sum(func.json_array_length(elsewhere.c.value, "$.cores"))).scalar_subquery()
     cores = func.json_array_length(attempts.c.cores) + func.coalesce(others, 0)
     spent = func.sum(cores * func.coalesce(attempts.c.wall_s, 0.0))
-    question = select(attempts.c.pilot_id, attempts.c.verdict, spent).group_by(attempts.c.pilot_id, attempts.c.verdict)
+    verdict = case((attempts.c.resumable == 1, Verdict.DONE.value), else_=attempts.c.verdict)
+    question = select(attempts.c.pilot_id, verdict, spent).group_by(attempts.c.pilot_id, verdict)
     found: dict[int, dict[str, float]] = {}
     for pilot_id, verdict, core_s in connection.execute(question):
         found.setdefault(pilot_id, {})[verdict or ""] = float(core_s or 0.0)

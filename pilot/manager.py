@@ -185,7 +185,9 @@ class Manager:
         self._act(turn.actions)
         for request, answer in answers:
             mailbox.answer(self._folder, request, answer)
-            log.info("%s: %s", request.verb, answer["said"])
+            # of a drain the log has heard already
+            if request.verb != "drain" or not answer["ok"]:
+                log.info("%s: %s", request.verb, answer["said"])
         if ended or answers or turn.actions.start:
             self._publisher.changed()
 

@@ -124,11 +124,11 @@ class Publisher:
             )
 
     def count(self, message: Ended, cores: int) -> None:
-        """An attempt has ended: its files count, and useful core-time is that of attempts that are done."""
+        """An attempt has ended: its files count, and its core-time is useful if it is done or is gone on from."""
         if self._room is not None:
             files, size = self._room.files + message.files, self._room.bytes + message.bytes
             self._room = replace(self._room, files=files, bytes=size)
-        if message.judgement.verdict is Verdict.DONE:
+        if message.judgement.verdict is Verdict.DONE or message.judgement.resumable:
             self._useful_core_s += message.end.wall_s * cores
 
     def publish_if_due(self, ledger: Ledger, clock: Clock) -> None:

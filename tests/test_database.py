@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from db.errors import InputError, LostLeaseError, MissingError, StorageError
 from db.migrations import STEPS
 from db.records import Attempt, Label, Structure
 from db.schema import VERSION
-from db.states import PilotState, TaskState
+from db.states import PilotState, TaskState, Verdict
 
 LITHIUM = Structure((3,), ((0.0, 0.0, 0.0),), ((-1.7, 1.7, 1.7), (1.7, -1.7, 1.7), (1.7, 1.7, -1.7)))
 
@@ -198,3 +199,15 @@ def test_the_hash_of_a_structure_does_not_depend_on_rounding_noise() -> None:
     moved = Structure((3,), ((-0.0, 1e-12, 0.0),), LITHIUM.cell)
     assert moved.content_hash() == LITHIUM.content_hash()
     assert Structure((3,), ((0.0, 1e-6, 0.0),), LITHIUM.cell).content_hash() != LITHIUM.content_hash()
+
+
+def test_the_core_time_of_what_is_gone_on_from_is_not_lost(writer: Writer) -> None:
+    with writer.transaction() as connection:
+        epoch = pilot_table.begin_pilot(connection, host="h", pid=1, job_id=None, at=0.0)
+        [task] = task_table.insert_tasks(connection, [command("a")], 1.0)[0]
+        for number, resumable in ((1, True), (2, False)):
+            begun = Attempt(number, task.id, epoch, number, "n1", (0, 1), (), f"runs/{number}", 0.0)
+            attempt_table.record_starts(connection, [begun])
+            ended = replace(begun, ended_at=9.0, verdict=Verdict.INTERRUPTED, wall_s=5.0 * number, resumable=resumable)
+            attempt_table.record_ends(connection, [ended])
+        assert pilot_table.core_time_by_verdict(connection) == {epoch: {"done": 10.0, "interrupted": 20.0}}

@@ -93,8 +93,8 @@ def account(pilot: dict[str, Any], spent: dict[str, float]) -> dict[str, Any]:
         spent: verdict → core-seconds of its attempts.
 
     Returns:
-        the row, with ``useful_core_s`` (attempts that are done), ``interrupted_core_s`` (to be run again) and
-        ``failed_core_s`` (all other verdicts).
+        the row, with ``useful_core_s`` (attempts that are done, or are gone on from), ``interrupted_core_s`` (to be run
+        again) and ``failed_core_s`` (all other verdicts).
     """
     useful = spent.get(Verdict.DONE, 0.0)
     interrupted = spent.get(Verdict.INTERRUPTED, 0.0)

@@ -17,7 +17,7 @@ from ase.build import bulk
 from db.errors import InputError
 from db.records import Resources
 from db.states import Verdict
-from tasks.engines import qe_numbers, qe_output
+from tasks.engines import qe_numbers, qe_output, qe_restart
 from tasks.engines.qe import ENGINE
 from tasks.engines.qe_settings import check_settings
 from tasks.protocol import Cause, Exit, Work
@@ -168,7 +168,8 @@ def test_a_word_that_qe_does_not_know_is_bad_input(tmp_path):
 
 
 @needs_pw
-def test_a_soft_stop_by_the_exit_file(tmp_path):
+def test_a_soft_stop_by_the_exit_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(qe_restart, "WORTH_S", 0.0)
     task = long_work(tmp_path / "a")
     process = start(task)
     wait_for(task, "iteration #  1", process)
@@ -187,7 +188,8 @@ def test_a_soft_stop_by_the_exit_file(tmp_path):
 
 
 @needs_pw
-def test_its_own_time_limit_comes_before_ours(tmp_path):
+def test_its_own_time_limit_comes_before_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr(qe_restart, "WORTH_S", 0.0)
     task = replace(long_work(tmp_path / "a"), time_left_s=7.0)
     end = run(task)
     text = (task.directory / "pw.out").read_text()

@@ -21,6 +21,8 @@ from db.states import Verdict
 IN_A_ROW = 4
 #: so many of them that end well, or fail, elsewhere decide
 PROOF = 2
+#: so many tasks are remembered that a machine has refused now and then
+REMEMBERED = 50
 #: after so long a quarantined node is tried again, in seconds; the next failure closes it again
 TERM_S = 3600.0
 
@@ -72,6 +74,7 @@ class _Record:
         row: the tasks that failed in a row, each with the verdicts of its attempts; the last ones only.
         own_fault: the same of tasks that fail elsewhere, too: they say nothing, unless the node proves to be bad.
         refused: those of them that the machine has refused, in a row.
+        earlier: those that it had refused before something went well in between; the last ones only.
         since: when it was closed; None: it is open.
         by_its_word: it was closed because the machine itself refuses.
         why: the reason for that.
@@ -83,6 +86,7 @@ class _Record:
     row: dict[int, list[Verdict]] = field(default_factory=dict)
     own_fault: dict[int, list[Verdict]] = field(default_factory=dict)
     refused: dict[int, list[Verdict]] = field(default_factory=dict)
+    earlier: dict[int, list[Verdict]] = field(default_factory=dict)
     since: float | None = None
     by_its_word: bool = False
     why: str = ""
@@ -93,6 +97,8 @@ class _Record:
     def begin_anew(self) -> None:
         self.row.clear()
         self.own_fault.clear()
+        for task, verdicts in self.refused.items():
+            _keep(self.earlier, task, verdicts, REMEMBERED)
         self.refused.clear()
         self.since, self.by_its_word, self.why = None, False, ""
         self.proofs = self.refutations = 0
@@ -192,7 +198,9 @@ class Health:
         _keep(record.own_fault if bad_task else record.row, end.task, [end.verdict], self._in_a_row)
         enough = 1 if record.on_trial else self._in_a_row
         if _refuses(record):
-            record.by_its_word, row, pardoned = True, record.refused, _each(record.refused)
+            # a disk that fills up lets one through now and then
+            record.by_its_word, row, pardoned = True, record.refused, _each(record.refused) + _each(record.earlier)
+            record.earlier.clear()
         elif not bad_task and len(record.row) >= enough and self._may_be_suspected(end.node, enough):
             row, pardoned = record.row, _each(record.row) + _each(record.own_fault)
         else:

@@ -7,8 +7,10 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -138,3 +140,10 @@ def _line_ends(draw: Callable[..., Any], data: bytes) -> bytes:
 
 
 _ACCIDENTS = (_cut, _behead, _flip, _insert, _other_word, _lines, _line_ends)
+
+
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what is written again and again; not the one above those of all tests, where they would find it."""
+    found = tmp_path_factory.getbasetemp() / "fuzz"
+    found.mkdir(exist_ok=True)
+    return found

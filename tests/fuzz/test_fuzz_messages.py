@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from folders import make_folder
-from hostile import damaged, fuzzed, truncations
+from hostile import damaged, fuzzed, place, truncations
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +54,7 @@ def finite(value: Any) -> bool:
 def test_a_damaged_request_is_put_aside_or_can_be_applied(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
-    folder = make_folder(tmp_path_factory.getbasetemp() / "requests")
+    folder = make_folder(place(tmp_path_factory) / "requests")
     path = folder.inbox / f"{ID}.json"
     path.write_bytes(data)
     requests, strangers = mailbox.waiting_requests(folder)
@@ -87,7 +87,7 @@ def test_ids_that_would_harm_the_database_or_the_log_are_none(tmp_path: Path, na
 @fuzzed
 @given(damaged(JOURNAL))
 def test_a_damaged_journal_tells_whole_ends_only(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "3.n1.jsonl"
+    path = place(tmp_path_factory) / "3.n1.jsonl"
     path.write_bytes(data)
     for attempt_id, end in read_ends(path).items():
         assert type(attempt_id) is int
@@ -106,7 +106,7 @@ def test_a_cut_journal_tells_the_ends_before_the_cut(tmp_path: Path) -> None:
 @fuzzed
 @given(st.data())
 def test_a_damaged_plan_is_refused_in_words(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    folder = make_folder(tmp_path_factory.getbasetemp() / "plans")
+    folder = make_folder(place(tmp_path_factory) / "plans")
     path = PLAN.write(folder)
     assert read_plan(path) == PLAN
     path.write_bytes(data.draw(damaged(path.read_bytes())))
@@ -145,7 +145,7 @@ def test_a_damaged_order_is_none(line: bytes) -> None:
 @fuzzed
 @given(damaged(b'{"attempt_id": 7, "facts": {"configurations": 12, "train": {"eps_F": 0.0125}}}'))
 def test_a_damaged_result_is_never_done(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    root = tmp_path_factory.getbasetemp() / "steps"
+    root = place(tmp_path_factory) / "steps"
     root.mkdir(exist_ok=True)
     (root / "result.json").write_bytes(data)
     work = Work(root, root, 7, {})

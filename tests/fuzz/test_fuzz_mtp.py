@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import damaged, fuzzed, truncations, with_a_line_twice, without_a_line
+from hostile import damaged, fuzzed, place, truncations, with_a_line_twice, without_a_line
 from hypothesis import given
 from hypothesis import strategies as st
 from motep.potentials.mtp.data import MTPData
@@ -134,7 +134,7 @@ def test_a_cut_active_set_is_refused(tmp_path: Path) -> None:
 @fuzzed
 @given(damaged(almtp()))
 def test_a_damaged_active_set_is_refused_or_consistent(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    got = read(tmp_path_factory.getbasetemp(), data)
+    got = read(place(tmp_path_factory), data)
     if got is not None:
         assert np.abs(got.matrix @ got.inverse - np.eye(len(got.matrix))).max() <= 1e-3
         assert all(-1 <= row < len(got.configurations) for row in got.rows)
@@ -160,7 +160,7 @@ def saved(folder: Path) -> bytes:
 def test_a_damaged_file_of_our_own_active_set_is_refused_or_the_same(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.getbasetemp()
+    folder = place(tmp_path_factory)
     whole = saved(folder)
     path = folder / "active.npz"
     path.write_bytes(data.draw(damaged(whole)))

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hostile import damaged, fuzzed, truncations
+from hostile import damaged, fuzzed, place, truncations
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ def read(path: Path, data: bytes) -> Config | None:
 @fuzzed
 @given(damaged(EXAMPLE))
 def test_a_damaged_pilot_toml(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    config = read(tmp_path_factory.getbasetemp() / "pilot.toml", data)
+    config = read(place(tmp_path_factory) / "pilot.toml", data)
     if config is not None:
         for stage in config.stages:
             assert all(math.isfinite(value) for value in (*stage.temperatures, *stage.pressures))

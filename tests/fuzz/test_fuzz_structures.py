@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import damaged, fuzzed, truncations
+from hostile import damaged, fuzzed, place, truncations
 from hypothesis import given
 
 from db.errors import InputError
@@ -42,7 +42,7 @@ def test_a_cut_file_gives_whole_structures_or_an_error(tmp_path: Path) -> None:
 @fuzzed
 @given(damaged(WHOLE))
 def test_a_damaged_file_is_refused_or_makes_sense(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    for structure, label in read(tmp_path_factory.getbasetemp() / "x.extxyz", data) or ():
+    for structure, label in read(place(tmp_path_factory) / "x.extxyz", data) or ():
         assert structure.numbers
         assert len(structure.numbers) == len(structure.positions)
         assert np.isfinite([*structure.positions, *structure.cell]).all()
@@ -52,7 +52,7 @@ def test_a_damaged_file_is_refused_or_makes_sense(tmp_path_factory: pytest.TempP
 @fuzzed
 @given(damaged(POSCAR))
 def test_a_damaged_poscar(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    for structure, _ in read(tmp_path_factory.getbasetemp() / "POSCAR", data) or ():
+    for structure, _ in read(place(tmp_path_factory) / "POSCAR", data) or ():
         assert np.isfinite([*structure.positions, *structure.cell]).all()
 
 

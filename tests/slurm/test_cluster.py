@@ -148,7 +148,7 @@ def test_a_run_before_the_requeue_is_over_and_the_one_after_is_not(
     job = cluster.submit(script(folder, "echo ${SLURM_RESTART_COUNT:-0} >> runs", "exec sleep 300"), cwd=folder)
     wait_for((folder / "runs").exists, "the job does not start")
     cluster.requeue(job)
-    wait_for(lambda: (folder / "runs").read_text() == "0\n1\n", "the job does not start again")
+    wait_for(lambda: (folder / "runs").read_text() == "0\n1\n", "the job does not start again", timeout=150)
     assert slurm.job_is_over(job, restart=0) is True
     assert slurm.job_is_over(job, restart=1) is False
 

@@ -26,7 +26,7 @@ pytestmark = [
 LESS = {"holdout = 12": "holdout = 4", "eos_points = 7": "eos_points = 5", "steps = 5000": "steps = 2000"} | {
     "first_iterations = 400": "first_iterations = 150"
 }
-#: what differs else: one rank a label but by mpirun, one core a node, and times that fit into a minute
+#: what differs else: one rank a label but by mpirun, one core a node, and times that fit into two minutes
 SHORT = """
 [run]
 cores = 1
@@ -74,7 +74,7 @@ def test_several_allocations_give_the_answer_of_one_machine(cluster: Cluster, tm
     campaign(here)
     site = Site(cluster, there, (there / "pilot.toml").read_text())
     for _ in range(12):
-        site.ends(site.submit("-t", "1"), timeout=200)
+        site.ends(site.submit("-t", "2"), timeout=200)
         if site.count("ready") + site.count("waiting") == 0:
             break
     assert len(site.allocations()) > 1

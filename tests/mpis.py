@@ -16,7 +16,7 @@ from pilot.mpi.scrub import scrubbed
 
 ROOT = Path(__file__).parent.parent
 CORES = host.usable_cores()
-PATIENCE_S = 180.0
+PATIENCE_S = 90.0
 _SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 
 #: what SLURM, and sites, put into the environment of a job; its nodes are not there

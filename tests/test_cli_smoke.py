@@ -35,7 +35,7 @@ def test_a_campaign_without_dft_and_its_export(
     assert {Path(line).name for line in written if line} == {path.name for path in place.iterdir()}
     check_export(place)
     (select,) = json.loads(typed("status", "--tasks", "--kind", "select", "--limit", "1", "--json").out)
-    assert "gamma_max" in typed("show", str(select["id"])).out
+    assert "gamma max" in typed("show", str(select["id"])).out
 
 
 def check_export(place: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,7 +118,12 @@ def test_a_rank_that_fails_fails_the_task(mpi: Mpi) -> None:
 
 def test_forty_ranks_have_their_cores(mpi: Mpi) -> None:
     cores = CORES[:2] * 20
-    done = mpi.run(["grep", "Cpus_allowed_list", "/proc/self/status"], Slot(40, 1, cores))
+    grep = ["grep", "Cpus_allowed_list", "/proc/self/status"]
+    try:
+        done = mpi.run(grep, Slot(40, 1, cores))
+    except subprocess.TimeoutExpired:
+        # on two busy cores Open MPI's mpirun, 4.1.4 and 5.0.11, has been seen to hang once all ranks had ended
+        done = mpi.run(grep, Slot(40, 1, cores))
     assert sorted(int(line.split()[1]) for line in done.stdout.splitlines()) == sorted(cores), done.stderr
 
 

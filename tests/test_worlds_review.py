@@ -69,9 +69,8 @@ def test_what_a_node_said_before_it_began_again_counts_no_more(
 
 
 def test_the_last_words_of_all_are_waited_for_though_a_lost_node_has_left_too(tmp_path: Path) -> None:
-    post = Post(3)
-    first = agent(tmp_path, "n1")
-    comm = MpiComm(first, Bench(tmp_path, post).there, ["n1", "n2", "n3"], 20.0)
+    bench = Bench(tmp_path, Post(3))
+    comm = MpiComm(agent(tmp_path, "n1"), bench.there, ["n1", "n2", "n3"], 20.0)
     comm._rank_of = {"n2": 1, "n3": 2}
     comm._lost, comm._left = {"n2"}, {"n2"}
     waits: list[int] = []
@@ -83,6 +82,7 @@ def test_the_last_words_of_all_are_waited_for_though_a_lost_node_has_left_too(tm
 
     comm._from_others = hear  # type: ignore[method-assign]
     comm.close()
+    bench.agent.close()
     assert waits
 
 

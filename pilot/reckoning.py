@@ -51,9 +51,9 @@ class Reckoning:
             StorageError: the disk refuses what its result should become.
         """
         message = self._blamed(entry.task.id, told)
-        if message.judgement.verdict is not Verdict.DONE or not self._is_wanted(entry.task):
-            return _finished(entry, message, self._at)
         end = _finished(entry, message, self._at)
+        if message.judgement.verdict is not Verdict.DONE or not self._is_wanted(entry.task):
+            return end
         try:
             return replace(end, selected=self._result(end))
         except StorageError:

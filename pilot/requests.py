@@ -7,6 +7,7 @@ nor applied twice.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection
@@ -25,6 +26,10 @@ from pilot.orders import DrainOrder
 from pilot.turn import Turn
 
 Answer = dict[str, Any]
+
+_NO_PILOT = MappingProxyType(
+    {"ok": False, "said": "no pilot is alive in this folder", "next": "`pilot run` starts one", "code": 5}
+)
 
 #: What a request can stumble over that was not made by our command line: it costs the request, not the pilot. Each
 #: is raised before the reactor has changed anything.
@@ -103,7 +108,7 @@ def _do(request: Request, ledger: Ledger, turn: Turn, steering: Steering | None)
 
 def _drain(turn: Turn, steering: Steering | None, *, now: bool) -> Answer:
     if steering is None:
-        return {"ok": False, "said": "no pilot is alive in this folder", "next": "`pilot run` starts one", "code": 5}
+        return dict(_NO_PILOT)
     steering.drain(turn.connection, DrainOrder("pilot drain", Urgency.NOW if now else Urgency.WISH))
     said = "nothing new starts; what runs may finish" if not now else "what runs is ended, and runs again later"
     return {"ok": True, "said": f"draining: {said}"}
@@ -137,7 +142,7 @@ def _resume(turn: Turn, steering: Steering | None) -> Answer:
     if had_end:
         return {"ok": True, "said": "the time of `pilot drain --by` is taken back"}
     if steering is None:
-        return {"ok": False, "said": "no pilot is alive in this folder", "next": "`pilot run` starts one", "code": 5}
+        return dict(_NO_PILOT)
     return {"ok": False, "said": "the pilot is not draining", "next": "`pilot status`", "code": 5}
 
 

@@ -78,3 +78,10 @@ def started() -> Iterator[Callable[..., Started]]:
                 child.kill()
             pilot.process.kill()
             pilot.process.wait()
+
+
+def plain_pilot(folder: Folder) -> subprocess.Popen[bytes]:
+    """A pilot of which the test looks after itself; what it says is kept beside its folder."""
+    argv = [sys.executable, "-P", "-m", "pilot", "run", "--plain", "--folder", str(folder.root)]
+    with (folder.root.parent / f"{folder.root.name}.out").open("ab") as out:
+        return subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL)

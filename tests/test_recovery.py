@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ import psutil
 import pytest
 from folders import make_folder
 from sqlalchemy import select
+from started_pilot import plain_pilot
 
 from db.engine import open_reader
 from db.schema import attempts, labels, structures, tasks
@@ -54,12 +54,6 @@ radial_basis_size = 4
 first_iterations = 5
 iterations = 3
 """
-
-
-def start(folder: Folder) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-P", "-m", "pilot", "run", "--plain", "--folder", str(folder.root)]
-    with (folder.root.parent / f"{folder.root.name}.out").open("ab") as out:
-        return subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
 
 
 def done_keys(folder: Folder) -> set[str]:
@@ -108,7 +102,7 @@ def strike(pilot: subprocess.Popen[bytes], rng: random.Random) -> str:
 @pytest.mark.timeout(1200)
 def test_a_campaign_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     calm = make_folder(tmp_path / "calm", CAMPAIGN)
-    assert start(calm).wait(timeout=120) == 0
+    assert plain_pilot(calm).wait(timeout=120) == 0
     expected = done_keys(calm)
     assert len(expected) > 15
 
@@ -116,7 +110,7 @@ def test_a_campaign_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(
     folder = make_folder(tmp_path / "disturbed", CAMPAIGN)
     strikes: Counter[str] = Counter()
     for _ in range(60):
-        pilot = start(folder)
+        pilot = plain_pilot(folder)
         try:
             code = pilot.wait(timeout=rng.uniform(0.5, 2.5) if strikes.total() < 14 else 120)
             assert code == 0, folder.log.read_text()[-2000:]

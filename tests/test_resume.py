@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from fixtures_mtp import aluminium, explore_spec, train_spec, trained
 from folders import make_folder
 from scipy.optimize import minimize, rosen, rosen_der
 from sqlalchemy import select
+from started_pilot import plain_pilot
 
 from db.engine import open_reader
 from db.schema import attempts, tasks
@@ -356,12 +356,6 @@ iterations = 3
 """
 
 
-def run_pilot(folder: Folder) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-P", "-m", "pilot", "run", "--plain", "--folder", str(folder.root)]
-    with (folder.root.parent / f"{folder.root.name}.out").open("ab") as out:
-        return subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
-
-
 def explorations(folder: Folder) -> list[Any]:
     """The attempts at exploring, in order."""
     question = (
@@ -377,13 +371,13 @@ def explorations(folder: Folder) -> list[Any]:
 @engine
 def test_an_exploration_goes_on_in_the_next_allocation(tmp_path: Path) -> None:
     calm = make_folder(tmp_path / "calm", CAMPAIGN)
-    assert run_pilot(calm).wait(PATIENCE_S) == 0
+    assert plain_pilot(calm).wait(PATIENCE_S) == 0
     folder = make_folder(tmp_path / "disturbed", CAMPAIGN)
-    pilot = run_pilot(folder)
+    pilot = plain_pilot(folder)
     wait(lambda: any("run 2000 upto" in log.read_text() for log in folder.root.rglob("log.lammps")))
     pilot.send_signal(signal.SIGTERM)
     pilot.wait(PATIENCE_S)
-    assert run_pilot(folder).wait(PATIENCE_S) == 0
+    assert plain_pilot(folder).wait(PATIENCE_S) == 0
     one, two = explorations(folder)
     (only,) = explorations(calm)
     assert (one.verdict, bool(one.resumable), two.verdict) == (Verdict.INTERRUPTED, True, Verdict.DONE)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from pilots import Site
+from started_pilot import until
 
 from pilot.cli.app import run
 from pilot.slurm.commands import submit_environ
@@ -73,10 +74,15 @@ def test_several_allocations_give_the_answer_of_one_machine(cluster: Cluster, tm
     campaign(there)
     campaign(here)
     site = Site(cluster, there, (there / "pilot.toml").read_text())
+    first = site.submit("-t", "2")
+    # a fast machine would end the campaign in one allocation
+    until(lambda: site.count("done") >= 20, seconds=110)
+    assert run(["drain", "--folder", str(there)]) == 0
+    site.ends(first, timeout=200)
     for _ in range(12):
-        site.ends(site.submit("-t", "2"), timeout=200)
         if site.count("ready") + site.count("waiting") == 0:
             break
+        site.ends(site.submit("-t", "2"), timeout=200)
     assert len(site.allocations()) > 1
     argv = [sys.executable, "-P", "-m", "pilot", "run", "--plain", "--cores", "2"]
     subprocess.run(argv, cwd=here, stdout=subprocess.DEVNULL, check=True, env=submit_environ(cluster.environ))

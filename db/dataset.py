@@ -17,7 +17,7 @@ class Candidate:
 
     Attributes:
         structure: the atoms.
-        role: "train", "holdout" (errors are measured on it) or "eos" (the reference energy–volume curve).
+        role: what it is for (:class:`db.states.Role`).
         source: where it comes from, for people.
         grade: its extrapolation grade γ when it was selected.
     """
@@ -122,9 +122,19 @@ def add_structures(connection: Connection, candidates: Sequence[Candidate], gene
 
 
 def add_label(
-    connection: Connection, content_hash: str, label: Label, *, settings: str, attempt_id: int | None, at: float
+    connection: Connection,
+    content_hash: str,
+    label: Label,
+    *,
+    settings: str,
+    attempt_id: int | None,
+    at: float,
+    provenance: Json | None = None,
 ) -> bool:
-    """Record the label of the structure with this hash; False if it has one with these settings already."""
+    """Record the label of the structure with this hash; False if it has one with these settings already.
+
+    ``provenance``: engine, version, file …: what tells others where it comes from.
+    """
     question = select(structures.c.id).where(structures.c.hash == content_hash)
     statement = (
         sqlite_insert(labels)
@@ -134,6 +144,7 @@ def add_label(
             attempt_id=attempt_id,
             added_at=at,
             data=label.to_json(),
+            provenance=dict(provenance or {}),
         )
         .on_conflict_do_nothing()
         .returning(labels.c.id)
@@ -146,7 +157,7 @@ def read_labelled(
 ) -> Iterator[tuple[Structure, Label, dict[str, Any]]]:
     """The labelled structures of a role in the order in which they were recorded, with their provenance."""
     question = (
-        select(structures, labels.c.data.label("label"), labels.c.attempt_id, labels.c.settings)
+        select(structures, labels.c.data.label("label"), labels.c.attempt_id, labels.c.settings, labels.c.provenance)
         .join(labels, labels.c.structure_id == structures.c.id)
         .where(structures.c.role == role)
         .order_by(structures.c.id)
@@ -161,6 +172,7 @@ def read_labelled(
             "grade": row.grade,
             "attempt": row.attempt_id,
             "settings": row.settings,
+            "provenance": row.provenance,
         }
         yield Structure.from_json(row.data), Label.from_json(row.label), about
 

@@ -27,6 +27,14 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE attempts ADD COLUMN files INTEGER DEFAULT '0' NOT NULL",
         "ALTER TABLE attempts ADD COLUMN bytes INTEGER DEFAULT '0' NOT NULL",
     ),
+    # more roles of structures (a CHECK, which no ALTER TABLE reaches; no row changes), and where a label comes from
+    3: (
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = replace(sql, '''holdout'', ''eos''', "
+        "'''holdout'', ''eos'', ''elastic'', ''sample'', ''test''') WHERE name = 'structures'",
+        "PRAGMA writable_schema = RESET",
+        "ALTER TABLE labels ADD COLUMN provenance JSON DEFAULT '{}' NOT NULL",
+    ),
 }
 
 

@@ -19,15 +19,15 @@ from sqlalchemy import (
     text,
 )
 
-from db.states import TRANSITIONS, EdgeKind, Event, PilotState, TaskKind, TaskState, Verdict
+from db.states import TRANSITIONS, EdgeKind, Event, PilotState, Role, TaskKind, TaskState, Verdict
 
 #: The version that this code reads and writes; a step up is a function in ``db.migrations``.
-VERSION = 3
+VERSION = 4
 
 metadata = MetaData()
 
 
-def _one_of(column: str, values: type[TaskState | TaskKind | EdgeKind | PilotState | Verdict | Event]) -> str:
+def _one_of(column: str, values: type[TaskState | TaskKind | EdgeKind | PilotState | Verdict | Event | Role]) -> str:
     listed = ", ".join(f"'{value}'" for value in values)
     return f"{column} IN ({listed})"
 
@@ -160,7 +160,7 @@ structures = Table(
     Column("id", Integer, primary_key=True),
     Column("hash", String, nullable=False, unique=True),
     Column("atoms", Integer, nullable=False),
-    Column("role", String, CheckConstraint("role IN ('train', 'holdout', 'eos')"), nullable=False),
+    Column("role", String, CheckConstraint(_one_of("role", Role)), nullable=False),
     Column("source", String, nullable=False),
     Column("generation", Integer, ForeignKey("generations.id")),
     Column("grade", Float),
@@ -177,6 +177,7 @@ labels = Table(
     Column("attempt_id", Integer, ForeignKey("attempts.id"), unique=True),
     Column("added_at", Float, nullable=False),
     Column("data", JSON, nullable=False),
+    Column("provenance", JSON, nullable=False, server_default="{}"),
     # no label enters the training set twice
     UniqueConstraint("structure_id", "settings"),
     sqlite_autoincrement=True,

@@ -123,3 +123,19 @@ def releases(kind: EdgeKind, parent: TaskState) -> bool:
 def dooms(kind: EdgeKind, parent: TaskState) -> bool:
     """Whether the child of an edge of ``kind`` can never start while its parent stays ``parent``."""
     return kind is EdgeKind.DONE and parent in TERMINAL and parent is not TaskState.DONE
+
+
+class Role(StrEnum):
+    """What a labelled structure is for. Only those of the first kind are ever trained on."""
+
+    TRAIN = "train"
+    HOLDOUT = "holdout"
+    """Set aside at the beginning: errors are measured on it."""
+    EOS = "eos"
+    """A point of the reference energy-volume curve."""
+    ELASTIC = "elastic"
+    """A strained cell from which the reference's elastic constants follow."""
+    SAMPLE = "sample"
+    """A configuration of an exploration, drawn to compare γ and error."""
+    TEST = "test"
+    """Brought by the user to measure errors on."""

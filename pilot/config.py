@@ -11,18 +11,11 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from db.errors import InputError, MissingError
+from pilot.label_tables import LabelTable
 from pilot.run_tables import ResourcesTables, RetriesTable, RunTable
-from pilot.tables import (
-    CampaignTable,
-    CrystalTable,
-    ExploreTable,
-    InitialTable,
-    LabelTable,
-    SelectTable,
-    StageTable,
-    Table,
-    TrainTable,
-)
+from pilot.stage_tables import ExploreTable, SelectTable, StageTable
+from pilot.tables import CampaignTable, CrystalTable, InitialTable, Table
+from pilot.train_tables import ConvergeTable, QuestionsTable, StudyTable, TrainTable, ValidationTable
 
 _SHOWN = 200
 
@@ -38,6 +31,10 @@ class Config(Table):
     select: SelectTable = SelectTable()
     label: LabelTable | None = None
     train: TrainTable | None = None
+    validation: ValidationTable = ValidationTable()
+    converge: ConvergeTable = ConvergeTable()
+    questions: QuestionsTable = QuestionsTable()
+    study: StudyTable | None = None
     resources: ResourcesTables = ResourcesTables()
     retries: RetriesTable = RetriesTable()
     run: RunTable = RunTable()
@@ -47,9 +44,18 @@ class Config(Table):
         if self.campaign is None:
             return self
         absent = [name for name in ("crystal", "label", "train") if getattr(self, name) is None]
-        if absent or not self.stages:
+        if absent or not (self.stages or self.study):
             wanted = [f"[{name}]" for name in absent] + ([] if self.stages else ["[[stages]]"])
             raise ValueError(f"a campaign also needs {', '.join(wanted)}")
+        for number, stage in enumerate(self.stages, 1):
+            try:
+                explore = self.explore.of_stage(stage)
+            except ValidationError as error:
+                raise ValueError(f"stage {number}: {error.errors()[0]['msg']}") from error
+            if self.label is not None and stage.fidelity is not None and stage.fidelity not in self.label.fidelity:
+                raise ValueError(f"stage {number}: there is no table [label.fidelity.{stage.fidelity}]")
+            if self.train is not None and explore.grade == "committee" and self.train.members < 2:
+                raise ValueError(f"stage {number}: a committee needs train.members of at least 2")
         return self
 
     def wishing(self, **wishes: Any) -> "Config":

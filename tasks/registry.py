@@ -26,6 +26,16 @@ MODULES = MappingProxyType(
     }
 )
 
+#: train engine → the module whose ``MODEL`` opens what it has trained
+MODELS = MappingProxyType(
+    {
+        "motep": "tasks.mtp.model",
+        "mlip-3": "tasks.mtp.model",
+        "mlip-2": "tasks.mtp.model",
+        "pair": "tasks.pair.model",
+    }
+)
+
 #: engines that can go on from where an interrupted attempt has stopped (``Work.previous``), each with the seconds that
 #: an attempt must have run for that
 RESUMING = MappingProxyType({"lammps": 25.0, "motep": 25.0, "qe": 300.0})

@@ -11,7 +11,7 @@ from pilot.campaign.criteria import Progress, Sweep, Turn
 from pilot.campaign.driver import protocol_of
 from pilot.campaign.planner import Paths, Protocol
 from pilot.config import read_config
-from pilot.tables import StageTable
+from pilot.stage_tables import StageTable
 
 CONFIG = """
 [campaign]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pilot.tables import StageTable
+from pilot.stage_tables import StageTable
 
 
 @dataclass(frozen=True, slots=True)

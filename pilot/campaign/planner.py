@@ -15,7 +15,10 @@ from db.records import Json, NewTask, Structure
 from db.states import EdgeKind, TaskKind
 from pilot.campaign import cells
 from pilot.config import Config
-from pilot.tables import CampaignTable, CrystalTable, LabelTable, StageTable, TrainTable
+from pilot.label_tables import LabelTable
+from pilot.stage_tables import StageTable
+from pilot.tables import CampaignTable, CrystalTable
+from pilot.train_tables import TrainTable
 
 #: The critical path goes first; labels fill the cores that are left.
 PRIORITY = {
@@ -79,7 +82,7 @@ class Protocol:
     def stage_cell(self, stage: int) -> Structure:
         """The ideal cell of a stage."""
         table = self.config.stages[stage]
-        return cells.repeated(self.cells[table.cell], table.repeat)
+        return cells.repeated(self.cells[table.cell], table.repeat or [1, 1, 1])
 
     def seed(self, *names: str | float) -> int:
         """A seed of its own for everything that has a name; always the same for the same campaign seed."""

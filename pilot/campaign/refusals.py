@@ -10,7 +10,7 @@ from db.records import Structure
 from pilot.campaign import cells
 from pilot.campaign.planner import Protocol
 from pilot.folder import Folder
-from pilot.tables import TrainTable
+from pilot.train_tables import TrainTable
 
 
 def refuse_crystal(unit: Structure, species: Sequence[str], train: TrainTable, folder: Folder) -> None:

@@ -74,7 +74,7 @@ def _radii(protocol: Protocol) -> Finding:
 
 def _stages(protocol: Protocol) -> Iterator[Finding]:
     for number, stage in enumerate(protocol.config.stages, 1):
-        atoms = len(protocol.cells[stage.cell].numbers) * math.prod(stage.repeat)
+        atoms = len(protocol.cells[stage.cell].numbers) * math.prod(stage.repeat or [1])
         pressures = len(stage.pressures) if protocol.config.explore.ensemble == "npt" else 1
         runs = len(stage.temperatures) * pressures * stage.replicas
         yield Finding(

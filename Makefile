@@ -30,7 +30,7 @@ help:
 	@echo "make clean   remove the demo and the environment"
 
 demo: $(VENV)/.installed engines
-	@[ -f $(DEMO)/pilot.toml ] || $(BIN)/pilot init $(DEMO) --example li-small-cell
+	@[ -f $(DEMO)/pilot.toml ] || $(BIN)/pilot init $(DEMO) --example li-laptop
 	@cd $(DEMO)/pseudo && { [ -f Li.pbesol-s1.UPF ] || ld1.x < Li.ld1.in > ld1.out; }
 	$(BIN)/pilot run --folder $(DEMO)
 	$(BIN)/pilot status --folder $(DEMO)

@@ -1,6 +1,7 @@
 """Structures, labels, generations and potentials: what the campaign has learned."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +9,12 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from db.records import Json, Label, Structure
-from db.schema import generations, labels, potentials, structures
+from db.rows import pieces
+from db.schema import generations, labels, meta, potentials, structures
+from db.states import Role
+
+#: keys of the meta table under which it stands what a name of settings means
+_SETTINGS = "settings/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +99,117 @@ def read_generation(connection: Connection, generation_id: int) -> Generation:
     return Generation(**row._mapping)
 
 
-def is_known(connection: Connection, structure: Structure) -> bool:
-    """Whether the structure is recorded already, in whatever role."""
-    question = select(structures.c.id).where(structures.c.hash == structure.content_hash())
-    return connection.execute(question).scalar_one_or_none() is not None
+def is_known(connection: Connection, structure: Structure, settings: str | None = None) -> bool:
+    """Whether the structure is recorded already, in whatever role.
+
+    With ``settings``: what was only imported for training, with labels of other settings, is not known: it still may
+    be labelled with these.
+    """
+    known = find_known(connection, [structure.content_hash()]).get(structure.content_hash())
+    if known is None:
+        return False
+    imported_only = bool(known.labels) and all(label.imported for label in known.labels.values())
+    return settings is None or settings in known.labels or known.role != Role.TRAIN or not imported_only
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLabel:
+    """A label that is recorded; ``source``: where it comes from, for people."""
+
+    label: Label
+    imported: bool
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A structure that is recorded, with its labels by the name of their settings."""
+
+    id: int
+    role: str
+    labels: dict[str, KnownLabel] = field(default_factory=dict)
+
+
+def find_known(connection: Connection, hashes: Iterable[str]) -> dict[str, Known]:
+    """Those of these structures that are recorded, by hash."""
+    found: dict[str, Known] = {}
+    of_label = (labels.c.settings, labels.c.attempt_id, labels.c.data.label("label"), labels.c.provenance)
+    for piece in pieces(hashes):
+        question = (
+            select(structures.c.id, structures.c.hash, structures.c.role, structures.c.source, *of_label)
+            .outerjoin(labels, labels.c.structure_id == structures.c.id)
+            .where(structures.c.hash.in_(piece))
+        )
+        for row in connection.execute(question):
+            known = found.setdefault(row.hash, Known(row.id, row.role))
+            if row.settings is not None:
+                origin = row.provenance or {}
+                source = f"{origin['file']} #{origin['index']}" if "file" in origin else row.source
+                known.labels[row.settings] = KnownLabel(Label.from_json(row.label), row.attempt_id is None, source)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A label that somebody brings, with its structure."""
+
+    candidate: Candidate
+    hash: str
+    label: Label
+    provenance: Json
+
+
+def add_brought(connection: Connection, brought: Sequence[Brought], *, settings: str, at: float) -> None:
+    """Record labels that were not made here, and the structures that are not there yet.
+
+    None of these structures may have a label of these settings, and none may be among them twice.
+    """
+    if not brought:
+        return
+    rows = [_row_of(entry.candidate, entry.hash, None) for entry in brought]
+    connection.execute(sqlite_insert(structures).on_conflict_do_nothing(index_elements=["hash"]), rows)
+    ids: dict[str, int] = {}
+    for piece in pieces(entry.hash for entry in brought):
+        question = select(structures.c.hash, structures.c.id).where(structures.c.hash.in_(piece))
+        ids |= {row.hash: row.id for row in connection.execute(question)}
+    connection.execute(
+        insert(labels),
+        [
+            {
+                "structure_id": ids[entry.hash],
+                "settings": settings,
+                "attempt_id": None,
+                "added_at": at,
+                "data": entry.label.to_json(),
+                "provenance": dict(entry.provenance),
+            }
+            for entry in brought
+        ],
+    )
+
+
+def _row_of(candidate: Candidate, content_hash: str, generation: int | None) -> dict[str, Any]:
+    return {
+        "hash": content_hash,
+        "atoms": len(candidate.structure.numbers),
+        "role": candidate.role,
+        "source": candidate.source,
+        "generation": generation,
+        "grade": candidate.grade,
+        "data": candidate.structure.to_json(),
+    }
+
+
+def note_settings(connection: Connection, name: str, table: Json) -> None:
+    """Keep what a name of settings stands for: once, the first time it is said."""
+    values = {"key": f"{_SETTINGS}{name}", "value": json.dumps(dict(table), sort_keys=True)}
+    connection.execute(sqlite_insert(meta).values(values).on_conflict_do_nothing())
+
+
+def read_settings(connection: Connection) -> dict[str, dict[str, Any]]:
+    """What the names of settings stand for, as far as it was kept."""
+    question = select(meta).where(meta.c.key.startswith(_SETTINGS, autoescape=True))
+    return {row.key.removeprefix(_SETTINGS): json.loads(row.value) for row in connection.execute(question)}
 
 
 def add_structures(connection: Connection, candidates: Sequence[Candidate], generation: int | None) -> list[int | None]:
@@ -105,20 +218,19 @@ def add_structures(connection: Connection, candidates: Sequence[Candidate], gene
     for candidate in candidates:
         statement = (
             sqlite_insert(structures)
-            .values(
-                hash=candidate.structure.content_hash(),
-                atoms=len(candidate.structure.numbers),
-                role=candidate.role,
-                source=candidate.source,
-                generation=generation,
-                grade=candidate.grade,
-                data=candidate.structure.to_json(),
-            )
+            .values(_row_of(candidate, candidate.structure.content_hash(), generation))
             .on_conflict_do_nothing(index_elements=["hash"])
             .returning(structures.c.id)
         )
         found.append(connection.execute(statement).scalar_one_or_none())
     return found
+
+
+def read_structures(connection: Connection, roles: Sequence[str]) -> list[Candidate]:
+    """All structures of these roles, labelled or not, in the order in which they were recorded."""
+    question = select(structures).where(structures.c.role.in_(roles)).order_by(structures.c.id)
+    rows = connection.execute(question)
+    return [Candidate(Structure.from_json(row.data), row.role, row.source, row.grade) for row in rows]
 
 
 def add_label(
@@ -167,6 +279,7 @@ def read_labelled(
     for row in connection.execute(question):
         about = {
             "structure_id": row.id,
+            "role": row.role,
             "source": row.source,
             "generation": row.generation,
             "grade": row.grade,
@@ -177,11 +290,13 @@ def read_labelled(
         yield Structure.from_json(row.data), Label.from_json(row.label), about
 
 
-def count_labels(connection: Connection, settings: str | None = None) -> dict[str, int]:
-    """How many labelled structures there are of each role."""
+def count_labels(connection: Connection, settings: str | None = None, *, made_here: bool = False) -> dict[str, int]:
+    """How many labels there are of the structures of each role; ``made_here``: those that were not imported."""
     question = select(structures.c.role, func.count()).join(labels, labels.c.structure_id == structures.c.id)
     if settings is not None:
         question = question.where(labels.c.settings == settings)
+    if made_here:
+        question = question.where(labels.c.attempt_id.is_not(None))
     return {str(row[0]): int(row[1]) for row in connection.execute(question.group_by(structures.c.role))}
 
 

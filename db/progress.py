@@ -21,11 +21,16 @@ def count_states(connection: Connection, generation_id: int, kind: TaskKind) -> 
     return Counter({TaskState(state): number for state, number in connection.execute(question)})
 
 
-def only_task(connection: Connection, generation_id: int, kind: TaskKind) -> Task | None:
-    """The one task of a kind that a generation has at most (select, train, evaluate)."""
-    question = select(tasks).where(tasks.c.generation == generation_id, tasks.c.kind == kind)
-    row = connection.execute(question).one_or_none()
+def task_with_key(connection: Connection, key: str) -> Task | None:
+    """The task of this key."""
+    row = connection.execute(select(tasks).where(tasks.c.key == key)).one_or_none()
     return None if row is None else task_of_row(row)
+
+
+def tasks_of_kind(connection: Connection, generation_id: int, kind: TaskKind) -> list[Task]:
+    """The tasks of a kind that a generation has."""
+    question = select(tasks).where(tasks.c.generation == generation_id, tasks.c.kind == kind).order_by(tasks.c.id)
+    return [task_of_row(row) for row in connection.execute(question)]
 
 
 def done_attempts(connection: Connection, generation_id: int, kind: TaskKind) -> list[Attempt]:

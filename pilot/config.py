@@ -104,7 +104,7 @@ def _explain(error: ValidationError, path: Path) -> InputError:
     return InputError(
         "; ".join(told),
         where=str(path),
-        next_step="mend it and check with `pilot doctor`; docs/config.md explains each key",
+        next_step="mend it and check with `pilot doctor`; docs/reference/pilot-toml.md explains each key",
     )
 
 

@@ -12,8 +12,9 @@ from db.files import settle
 from pilot import host
 from pilot.agent.messages import AgentSettings
 from pilot.backups import demand_history, keep_before_migration
-from pilot.campaign.driver import Driver, protocol_of
-from pilot.campaign.planner import Protocol
+from pilot.campaign.driver import Driver
+from pilot.campaign.from_config import protocol_of
+from pilot.campaign.protocol import Protocol
 from pilot.config import Config
 from pilot.folder import Folder
 from pilot.lease import Holder, Lease, read_holder, restarts, take_lease

@@ -16,7 +16,7 @@ from db.states import PilotState, Verdict
 from pilot import host
 from pilot.agent.messages import Ended
 from pilot.backups import back_up_if_due
-from pilot.campaign.planner import Protocol
+from pilot.campaign.protocol import Protocol
 from pilot.campaign.summary import summarise
 from pilot.folder import Folder
 from pilot.ledger import Ledger

@@ -82,6 +82,8 @@ class Reckoning:
 
 def softened(task: Task, judgement: Judgement, tries: int) -> tuple[Json | None, str]:
     """Where the engine offers a remedy for what went wrong, the spec for the next attempt; what is to be said of it."""
+    if judgement.remedy is not None:
+        return {**task.spec, **judgement.remedy}, "tried again with what its own files suggest"
     try:
         softer = engine(task.engine).soften(task.spec, judgement.verdict, tries, judgement.reason)
     except (PilotError, *STUMBLES) as error:

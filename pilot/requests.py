@@ -17,7 +17,8 @@ from db import pilot_table, task_table
 from db.errors import InputError, PilotError
 from db.records import NewTask, Resources, Structure
 from db.states import EdgeKind, TaskKind, TaskState
-from pilot.campaign.planner import PRIORITY
+from pilot.campaign.importing import import_labels
+from pilot.campaign.protocol import PRIORITY
 from pilot.drain import Urgency
 from pilot.durations import say_duration
 from pilot.ledger import Ledger
@@ -89,6 +90,9 @@ def _do(request: Request, ledger: Ledger, turn: Turn, steering: Steering | None)
             return _add(arguments, turn)
         case "add label":
             return _add_labels(arguments, ledger, turn)
+        case "import":
+            protocol = None if ledger.driver is None else ledger.driver.protocol
+            return import_labels(arguments, protocol, turn.connection, turn.at)
         case "cancel":
             ids = _ids(arguments["tasks"])
             turn.cancel(ids, "cancelled by the user")

@@ -63,7 +63,12 @@ class CrystalTable(Table):
 class InitialTable(Table):
     """The data before the first exploration: strained and rattled cells, all labelled."""
 
-    train: int = Field(20, ge=2, le=100_000, description="number of strained cells for the first potential")
+    train: int = Field(
+        20,
+        ge=0,
+        le=100_000,
+        description="number of strained cells for the first potential; 0: it is trained on what `pilot import` brought",
+    )
     holdout: int = Field(
         10, ge=0, le=100_000, description="cells set aside, labelled once, never trained on: errors are measured here"
     )

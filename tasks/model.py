@@ -2,7 +2,7 @@
 
 A kind of potential is one module that defines ``MODEL``, named in ``tasks.registry.MODELS`` under the train engine that
 makes such potentials. Explorations, selections by a committee and evaluations ask nothing else of it; selection by
-MaxVol needs an active set, which only a model with ``active_sets`` has.
+MaxVol needs an active set, which only a model with ``active_sets`` has. How to write one: docs/another-potential.md.
 """
 
 import importlib
@@ -14,6 +14,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from db.errors import InputError
+from db.records import Structure
 from tasks.registry import MODELS
 
 Floats = npt.NDArray[np.float64]
@@ -38,6 +40,10 @@ class Prediction:
 class Predictor(Protocol):
     """One trained potential, ready to be asked along a trajectory."""
 
+    @property
+    def cutoff(self) -> float:
+        """Å; atoms further apart do not feel each other, not by way of others either."""
+
     def predict(self, types: Types, positions: Floats, cell: Floats) -> Prediction:
         """Energy, forces and stress of a cell that is periodic in three directions.
 
@@ -54,14 +60,8 @@ class Predictor(Protocol):
         """Let what comes not depend on what was asked before (neighbour lists)."""
 
 
-class Grader(Protocol):
-    """A predictor that also says how far it extrapolates."""
-
-    def predict(self, types: Types, positions: Floats, cell: Floats) -> Prediction:
-        """As :meth:`Predictor.predict`."""
-
-    def forget(self) -> None:
-        """As :meth:`Predictor.forget`."""
+class Grader(Predictor, Protocol):
+    """A predictor that also says how far it extrapolates; an Explorer asks for the grade at every step."""
 
     def grade(self) -> float:
         """γ of the configuration that was predicted last; of a committee its disagreement, eV/Å; nan for nonsense."""
@@ -75,12 +75,14 @@ class Model(Protocol):
 
     Attributes:
         file: the name of the file, in the folder of a trained potential, that holds it.
-        files: all that training leaves of it and that is published, ``file`` among them.
+        files: all that training leaves of it in any case and that is published, ``file`` among them.
+        optional: what training may leave beside, to be published where it is there.
         active_sets: whether it has an active set, so that γ and MaxVol mean something.
     """
 
     file: str
     files: tuple[str, ...]
+    optional: tuple[str, ...]
     active_sets: bool
 
     def open(self, path: Path, species: Sequence[int], *, skin: float = 0.0) -> Predictor:
@@ -113,3 +115,58 @@ def model(train_engine: str) -> Model:
     """The kind of potential that a train engine makes; its module is imported at the first call."""
     found: Model = importlib.import_module(MODELS[train_engine]).MODEL
     return found
+
+
+def predict_structure(predictor: Predictor, structure: Structure, species: Sequence[int]) -> Prediction:
+    """As :meth:`Predictor.predict`, for a record; directions that are not periodic get room instead of images.
+
+    Args:
+        predictor: any.
+        structure: any.
+        species: atomic numbers in the order of the potential's types.
+
+    Raises:
+        InputError: an atom of another species.
+        NonsenseCellError: the cell cannot be one of matter.
+    """
+    types = types_of(structure.numbers, species)
+    positions = np.array(structure.positions, dtype=float).reshape(-1, 3)
+    cell = enclosing_cell(positions, np.array(structure.cell), structure.pbc, predictor.cutoff)
+    seen = predictor.predict(types, positions, cell)
+    if all(structure.pbc):
+        return seen
+    return Prediction(seen.energy, seen.forces, np.full(6, np.nan))
+
+
+def types_of(numbers: Sequence[int], species: Sequence[int]) -> Types:
+    """The type of each atom, from 0.
+
+    Raises:
+        InputError: an atom of a species that the potential does not know.
+    """
+    place = {number: index for index, number in enumerate(species)}
+    strange = sorted(set(numbers) - set(place))
+    if strange:
+        raise InputError(
+            f"atoms with atomic number {strange} are unknown to the potential (it knows {list(species)})",
+            next_step="name all species of the campaign in pilot.toml, in one order",
+        )
+    return np.array([place[number] for number in numbers], dtype=np.int32)
+
+
+def enclosing_cell(positions: Floats, cell: Floats, pbc: Sequence[bool], cutoff: float) -> Floats:
+    """A cell that is periodic in three directions and holds the same neighbours.
+
+    Along a direction that is not periodic the cell gets a vector across the others that is longer than the atoms
+    reach plus the cutoff, so that no image is a neighbour.
+    """
+    if all(pbc):
+        return cell
+    full = cell.astype(float).copy()
+    fixed = [k for k in range(3) if pbc[k]]
+    free = [k for k in range(3) if not pbc[k]]
+    basis = np.linalg.qr(full[fixed].T, mode="complete")[0] if fixed else np.eye(3)
+    for k, direction in zip(free, basis.T[len(fixed) :], strict=True):
+        along = positions @ direction
+        full[k] = direction * (float(np.ptp(along)) + cutoff + 1.0)
+    return full

@@ -111,6 +111,8 @@ class Judgement:
         label: for the kind *label*, when DONE.
         resumable: for INTERRUPTED: the attempt's folder holds a state from which the next one can go on. What of it
             lies in :mod:`tasks.scratch` is removed when there will be no next one.
+        remedy: for a failure: entries of the spec that the next attempt should have, as the files of this one suggest;
+            None: ``soften`` is asked.
     """
 
     verdict: Verdict
@@ -118,6 +120,7 @@ class Judgement:
     facts: Mapping[str, Any] = field(default_factory=dict)
     label: Label | None = None
     resumable: bool = False
+    remedy: Json | None = None
 
 
 class Engine(Protocol):

@@ -6,6 +6,7 @@ Modules are named, not imported: a look at the state of a campaign must not wait
 import difflib
 import importlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,13 +18,41 @@ from tasks.protocol import Engine
 MODULES = MappingProxyType(
     {
         "qe": "tasks.engines.qe",
+        "vasp": "tasks.engines.vasp",
         "ase": "tasks.engines.ase_calculator",
         "command": "tasks.engines.command",
         "lammps": "tasks.engines.lammps",
         "maxvol": "tasks.engines.maxvol",
         "motep": "tasks.engines.motep",
+        "mlip-3": "tasks.engines.mlip_train",
+        "mlip-2": "tasks.engines.mlip_train_2",
+        "lammps-mlip": "tasks.engines.lammps_mlip",
+        "pair": "tasks.engines.pair",
         "evaluate": "tasks.engines.evaluate",
     }
+)
+
+
+
+@dataclass(frozen=True, slots=True)
+class PotentialFiles:
+    """What a trained potential consists of, in its folder.
+
+    Attributes:
+        file: the one that holds it.
+        files: all that is there in any case, ``file`` among them.
+        optional: what may be there beside.
+    """
+
+    file: str
+    files: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+_MTP = PotentialFiles("pot.mtp", ("pot.mtp", "active.npz"), ("active-nbh.npz", "pot.almtp"))
+#: train engine → the files of what it trains
+POTENTIALS = MappingProxyType(
+    {"motep": _MTP, "mlip-3": _MTP, "mlip-2": _MTP, "pair": PotentialFiles("pair.json", ("pair.json",))}
 )
 
 #: train engine → the module whose ``MODEL`` opens what it has trained
@@ -41,7 +70,13 @@ MODELS = MappingProxyType(
 RESUMING = MappingProxyType({"lammps": 25.0, "motep": 25.0, "qe": 300.0})
 
 #: label engine → the module whose ``check_settings`` knows its table of pilot.toml
-CHECKS = MappingProxyType({"qe": "tasks.engines.qe_settings", "ase": "tasks.engines.ase_calculator"})
+CHECKS = MappingProxyType(
+    {
+        "qe": "tasks.engines.qe_settings",
+        "vasp": "tasks.engines.vasp_settings",
+        "ase": "tasks.engines.ase_calculator",
+    }
+)
 
 
 def engine(name: str) -> Engine:

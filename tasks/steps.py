@@ -43,10 +43,22 @@ def step_of(name: str) -> Step:
         from tasks.mtp.training import train
 
         return train
+    if name == "train-pair":
+        from tasks.pair.training import train as train_pair
+
+        return train_pair
     if name == "evaluate":
-        from tasks.mtp.validating import evaluate
+        from tasks.validation.evaluating import evaluate
 
         return evaluate
+    if name == "train-mlip":
+        from tasks.engines.mlip_training import train as train_by_mlip
+
+        return train_by_mlip
+    if name == "explore-mlip":
+        from tasks.engines.lammps_mlip_run import explore as explore_by_mlip
+
+        return explore_by_mlip
     raise InputError(f"there is no step {name!r}", where=TASK_FILE)
 
 

@@ -8,8 +8,9 @@ from folders import make_folder
 from db.states import EdgeKind, TaskKind
 from pilot.campaign import criteria, planner
 from pilot.campaign.criteria import Progress, Sweep, Turn
-from pilot.campaign.driver import protocol_of
-from pilot.campaign.planner import Paths, Protocol
+from pilot.campaign.explorations import exploring_generation
+from pilot.campaign.from_config import protocol_of
+from pilot.campaign.protocol import Protocol, Source
 from pilot.config import read_config
 from pilot.stage_tables import StageTable
 
@@ -115,15 +116,15 @@ def test_the_initial_generation_labels_then_trains_then_evaluates(protocol: Prot
 
 
 def test_explorations_cover_the_grid_with_seeds_of_their_own(protocol: Protocol) -> None:
-    paths = Paths("potentials/s1g00", "generations/s1g00", trained_by="s0g0-train")
-    generation = planner.exploring_generation(protocol, 0, 1, paths)
+    source = Source(0, 0, "potentials/s1g00", "generations/s1g00", to_be_trained=True)
+    generation = exploring_generation(protocol, 0, 1, source)
     explorations = [task for task in generation.tasks if task.kind is TaskKind.EXPLORE]
     (select,) = [task for task in generation.tasks if task.kind is TaskKind.SELECT]
     grid = {(task.spec["temperature"], task.spec["pressure"]) for task in explorations}
     assert grid == {(100.0, 1.0), (100.0, 1000.0), (500.0, 1.0), (500.0, 1000.0)}
     assert len(explorations) == 8
     seeds = {task.spec["seed"] for task in explorations}
-    again = planner.exploring_generation(protocol, 0, 2, paths)
+    again = exploring_generation(protocol, 0, 2, source)
     seeds |= {task.spec["seed"] for task in again.tasks if task.kind is TaskKind.EXPLORE}
     assert len(seeds) == 16
     assert {task.after for task in explorations} == {(("s0g0-train", EdgeKind.DONE),)}

@@ -20,7 +20,10 @@ from db.schema import tasks
 from db.states import EdgeKind, TaskKind, TaskState, Verdict
 from pilot.campaign import cells, planner
 from pilot.campaign.criteria import Turn
-from pilot.campaign.driver import Driver, protocol_of
+from pilot.campaign.driver import Driver
+from pilot.campaign.explorations import exploring_generation
+from pilot.campaign.from_config import protocol_of
+from pilot.campaign.protocol import Source
 from pilot.config import read_config
 from pilot.folder import Folder
 from tasks.mtp.training import train
@@ -52,6 +55,8 @@ min_dist = 1.8
 MORE_GENERATIONS = CONFIG.replace("max_generations = 1", "max_generations = 5")
 MORE_STAGES = CONFIG.replace("[label]\n", "[[stages]]\nrepeat = [2, 2, 2]\ntemperatures = [300]\n[label]\n")
 OTHER_LABELS = CONFIG.replace("[train]", "arguments = { asap_cutoff = true }\n[train]")
+
+SOURCE = Source(0, 0, "potentials/s1g00", "generations/s1g00")
 
 
 def driver_of(root: Path, config: str) -> Driver:
@@ -103,7 +108,7 @@ def learn(connection: Connection, driver: Driver, now: dataset.Generation, turn:
     dataset.note_generation(connection, now.id, {"sweep": sweep}, outcome=turn, at=1.0)
     cell = driver.protocol.stage_cell(0)
     found = [Candidate(cells.strained(cell, 0.1, 0.1, seed), "train", "s1g01") for seed in range(4)]
-    new = planner.learning_generation(driver.protocol, 0, 1, found, "potentials/s1g00/pot.mtp")
+    new = planner.learning_generation(driver.protocol, 0, 1, found, SOURCE)
     dataset.add_structures(connection, found, now.id)
     insert(connection, [replace(task, generation=now.id) for task in new.tasks])
 
@@ -200,7 +205,7 @@ def test_what_would_give_numbers_that_mean_nothing_is_refused(tmp_path: Path, ol
 def test_conditions_that_differ_are_explorations_that_differ(tmp_path: Path) -> None:
     config = CONFIG.replace("temperatures = [300]", "temperatures = [300]\npressures = [1000000, 1000001]")
     driver = driver_of(tmp_path, config)
-    made = planner.exploring_generation(driver.protocol, 0, 1, planner.Paths("p", "t"))
+    made = exploring_generation(driver.protocol, 0, 1, SOURCE)
     assert len({task.key for task in made.tasks}) == len(made.tasks) == 3
 
 
@@ -215,5 +220,5 @@ def test_a_kgrid_of_a_stage_reaches_its_labels(tmp_path: Path) -> None:
     first = planner.initial_generation(driver.protocol)
     assert {str(t.spec["kpoints"]) for t in first.tasks if t.kind is TaskKind.LABEL} == {"[6, 6, 3]"}
     found = [Candidate(driver.protocol.stage_cell(0), "train", "x")]
-    later = planner.learning_generation(driver.protocol, 0, 1, found, "p")
+    later = planner.learning_generation(driver.protocol, 0, 1, found, SOURCE)
     assert {str(t.spec["kpoints"]) for t in later.tasks if t.kind is TaskKind.LABEL} == {"[4, 4, 2]"}

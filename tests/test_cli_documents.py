@@ -57,7 +57,7 @@ def test_the_help_shows_all_commands_and_hides_what_is_hidden(capsys: pytest.Cap
 def test_the_page_of_pilot_toml_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config-docs"]) == 0
     assert capsys.readouterr().out == config_page()
-    assert (DOCS / "config.md").read_text() == config_page(), "type: pilot config-docs > docs/config.md"
+    assert (DOCS / "config.md").read_text() == config_page(), "type: pilot config-docs > docs/reference/pilot-toml.md"
 
 
 def test_every_key_is_explained() -> None:

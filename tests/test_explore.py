@@ -17,8 +17,8 @@ from tasks.formats.atoms import from_atoms
 from tasks.mtp.data_sets import read_samples
 from tasks.mtp.evaluator import Evaluator
 from tasks.mtp.exploring import explore
-from tasks.mtp.extrapolation_control import Keeper
 from tasks.mtp.gamma_record import GammaRecord
+from tasks.mtp.keeping import Keeper, Moment
 from tasks.mtp.lammps_input import Dynamics, input_file, lower_triangular
 from tasks.protocol import Exit, Work
 
@@ -34,21 +34,21 @@ from pathlib import Path
 import numpy as np
 from db.errors import InputError
 from db.records import Structure
-from tasks.mtp.active_set import load_active_set
 from tasks.mtp.evaluator import Evaluator, open_potential
 from tasks.mtp.exploring import write_input
 from tasks.mtp.extrapolation_control import Explorer, Limits
 from tasks.mtp.lammps_input import Dynamics
 from tasks.mtp.lammps_library import Lammps
+from tasks.mtp.model import MODEL
 ask = json.loads(sys.argv[1])
 root = Path(ask["root"])
 potential = open_potential(root / "pot.mtp", [13])
-active = load_active_set(root / "active.npz", potential)
+grader = MODEL.grader(root, [13], "configuration", skin=0.6)
 structure = Structure.from_json(ask["structure"])
 types = np.zeros(len(structure.numbers), np.int32)
 dynamics = Dynamics(**ask["dynamics"])
 write_input(Path("."), structure, [13], dynamics, ask["rattle"])
-explorer = Explorer(Evaluator(potential, skin=0.6), active, types, Limits(1e9, 1e9, 1), dynamics.steps)
+explorer = Explorer(grader, types, Limits(1e9, 1e9, 1), dynamics.steps)
 record = []
 with Lammps(Path("log.lammps")) as lammps:
     def push(step, tags, positions, cell):
@@ -290,22 +290,22 @@ def test_turning_the_cell_keeps_the_crystal(mirror: bool) -> None:
 
 def test_the_input_is_what_the_spec_says() -> None:
     dynamics = Dynamics(450.0, 20.0, "aniso", 500, 2.0, 2**40)
-    text = input_file(dynamics, 4)
+    text = input_file(dynamics, 4, np.eye(3))
     assert "fix move all npt temp 450 450 0.2 aniso 20 20 2 flip no" in text
     assert "timestep 0.002" in text
     assert text.rstrip().endswith("run 500")
-    assert "nvt" in input_file(Dynamics(450.0, None, "iso", 500, 2.0, 1), 4)
+    assert "nvt" in input_file(Dynamics(450.0, None, "iso", 500, 2.0, 1), 4, np.eye(3))
 
 
 def test_the_keeper_thins_evenly() -> None:
     keeper = Keeper(10)
     for step in range(1000):
-        keeper.offer(step, 3.0, np.zeros((1, 3)), np.eye(3))
-    steps = [step for step, *_ in keeper.kept]
+        keeper.offer(lambda step=step: Moment(step, 3.0, np.zeros((1, 3)), np.eye(3)))
+    steps = [moment.step for moment in keeper.kept]
     assert 5 <= len(steps) <= 10
     assert steps[-1] > 600
-    keeper.insist(5000, 20.0, np.zeros((1, 3)), np.eye(3))
-    assert keeper.kept[-1][0] == 5000
+    keeper.insist(Moment(5000, 20.0, np.zeros((1, 3)), np.eye(3)))
+    assert keeper.kept[-1].step == 5000
     assert len(keeper.kept) <= 10
 
 

@@ -15,7 +15,7 @@ from tasks.mtp.active_set import SWAP_THRESHOLD, build, rows_of
 from tasks.mtp.data_sets import Sample, read_samples, write_samples
 from tasks.mtp.evaluator import Evaluator
 from tasks.mtp.selecting import select
-from tasks.mtp.validating import scaled
+from tasks.validation.cells import scaled
 from tasks.protocol import Exit, Work
 
 

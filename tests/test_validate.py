@@ -16,8 +16,10 @@ from tasks.engines.evaluate import ENGINE
 from tasks.formats.atoms import from_atoms
 from tasks.mtp.data_sets import Sample, write_samples
 from tasks.mtp.evaluator import Evaluator
-from tasks.mtp.validating import evaluate, fit_curve, lattice_parameter, relax, scaled
 from tasks.protocol import Exit, Work
+from tasks.validation.cells import scaled
+from tasks.validation.curve import fit_curve, lattice_parameter, relax
+from tasks.validation.evaluating import evaluate
 
 
 def eos_points(scales: list[float]) -> list[Sample]:

@@ -1,6 +1,8 @@
 """The cells of a campaign: the crystal, its multiples, strained and rattled copies. Pure but for a given file."""
 
 import random
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +25,11 @@ def unit_cell(crystal: CrystalTable, species: list[str], root: Path, cell: str) 
         return read_structures(root / crystal.file)[0][0]
     try:
         # ASE knows a conventional cell of the cubic lattices only
-        conventional = cell == "conventional" and crystal.structure != "hcp"
+        conventional = cell == "conventional" and crystal.structure not in {"hcp", "wurtzite"}
         # half a second, which a folder without a campaign need not wait for
         from ase.build import bulk
 
-        atoms = bulk(species[0], crystal.structure, a=crystal.a, c=crystal.c, cubic=conventional)
+        atoms = bulk(crystal.formula or species[0], crystal.structure, a=crystal.a, c=crystal.c, cubic=conventional)
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(
             f"the crystal cannot be built: {error}",
@@ -43,6 +45,19 @@ def repeated(structure: Structure, repeat: list[int]) -> Structure:
 
     atoms = make_supercell(to_atoms(structure), np.diag(repeat))
     return from_atoms(atoms)[0]
+
+
+def occupied(structure: Structure, composition: Mapping[str, float], seed: int) -> Structure:
+    """The same sites, a species drawn for each: a random alloy.
+
+    Args:
+        structure: the sites.
+        composition: the share of each species; they need not add up to 1.
+        seed: the same seed, the same alloy.
+    """
+    rng = random.Random(seed)
+    drawn = rng.choices(list(composition), weights=list(composition.values()), k=len(structure.numbers))
+    return replace(structure, numbers=tuple(atomic_number(name) for name in drawn))
 
 
 def scaled(structure: Structure, factor: float) -> Structure:

@@ -15,19 +15,32 @@ from db.attempt_table import read_events
 from db.dataset import Candidate
 from db.errors import InputError
 from db.records import Attempt, NewTask, Structure, Task
-from db.states import TaskKind, TaskState
-from pilot.campaign import cells, criteria, planner
+from db.states import TERMINAL, Role, TaskKind, TaskState
+from pilot.campaign import cells, criteria, explorations, planner
+from pilot.campaign.checks import shown_by
 from pilot.campaign.criteria import Decision, Sweep, Turn
-from pilot.campaign.files import publish_potential, read_selected, write_set
-from pilot.campaign.planner import Generation, Paths, Protocol
-from pilot.campaign.refusals import refuse_crystal, refuse_other_campaign
-from pilot.config import Config
+from pilot.campaign.files import publish_potential, read_samples, read_selected
+from pilot.campaign.protocol import (
+    Generation,
+    Protocol,
+    Source,
+    key_of,
+    member_of,
+    questions_key,
+    settings_of,
+    study_of,
+)
+from pilot.campaign.refusals import refuse_other_campaign
+from pilot.campaign.specs import complete_spec
 from pilot.folder import Folder
 from tasks import registry
+from tasks.mtp.sampling import choose_uniform
 from tasks.protocol import Judgement
 
 #: A campaign whose newest generation says so has come to its end, until pilot.toml allows more.
 ENDS = frozenset({Turn.CONVERGED, Turn.NOT_CONVERGED, Turn.NOTHING_RAN})
+#: What is labelled anew when the fidelity of the labels changes.
+RELABELLED = (Role.TRAIN, Role.HOLDOUT, Role.EOS, Role.ELASTIC)
 _TOO_MANY = "more than label.max_failed"
 
 
@@ -57,26 +70,6 @@ class Moment:
     follow_ups: FollowUps = field(default_factory=FollowUps)
 
 
-def protocol_of(config: Config, folder: Folder) -> Protocol | None:
-    """What planning needs; None in a folder without a campaign.
-
-    Raises:
-        InputError: the crystal cannot be built, a species is none, or the label engine's settings are wrong.
-    """
-    if config.campaign is None or config.crystal is None or config.label is None or config.train is None:
-        return None
-    species, label = config.campaign.species, config.label
-    unknown = [symbol for symbol in species if not cells.is_element(symbol)]
-    wrong = [f"{symbol!r} is no chemical symbol" for symbol in unknown]
-    wrong = wrong or registry.problems(label.engine, label.settings(), species, folder.root)
-    if wrong:
-        where = f"campaign.species or [label.{label.engine}] in {folder.config}"
-        raise InputError("; ".join(wrong), where=where, next_step="mend it, then check with `pilot doctor`")
-    unit = {name: cells.unit_cell(config.crystal, species, folder.root, name) for name in ("primitive", "conventional")}
-    refuse_crystal(unit["primitive"], species, config.train, folder)
-    return Protocol(config, config.campaign, config.crystal, config.label, config.train, unit)
-
-
 class Driver:
     """Drives the campaign of one folder."""
 
@@ -89,10 +82,12 @@ class Driver:
         moment = Moment(connection, at)
         history = dataset.read_generations(connection)
         refuse_other_campaign(connection, self.folder, self.protocol, history)
-        if not history:
+        if self.protocol.config.study is not None:
+            # levels that were added since are new, all others have their tasks already
             _insert(moment, planner.initial_generation(self.protocol))
-            first = self._paths(0, 0, to_be_trained=True)
-            _insert(moment, planner.exploring_generation(self.protocol, 0, 1, first))
+        elif not history:
+            _insert(moment, planner.initial_generation(self.protocol))
+            self._explore(moment, 0, 1, self._source(0, 0, to_be_trained=True))
             moment.follow_ups.said.append("the campaign begins: initial data, first potential, first exploration")
         elif history[-1].outcome in ENDS:
             self._try_to_go_on(moment, history)
@@ -101,13 +96,13 @@ class Driver:
     def _try_to_go_on(self, moment: Moment, history: list[dataset.Generation]) -> None:
         """The campaign had stopped; a new pilot is the user's word that the cause is mended, or more is allowed."""
         last = history[-1]
-        decision = self._decide(last.stage, self._sweeps(history, last.stage))
+        decision = self._decide(moment.connection, last.stage)
         if decision.turn is Turn.NOTHING_RAN:
             decision = Decision(Turn.SAME_STAGE, "explored again, as nothing ran the last time")
         if decision.turn in {Turn.CONVERGED, Turn.NOT_CONVERGED}:
             return
         _note_decision(moment, last, decision)
-        self._go_on(moment, last, decision, self._paths_after(moment.connection, last))
+        self._go_on(moment, last, decision, self._source_after(moment.connection, last))
         moment.follow_ups.said.append(f"the campaign goes on: {decision.why}")
 
     def read_result(self, connection: Connection, task: Task, attempt: Attempt) -> list[Candidate]:
@@ -121,11 +116,35 @@ class Driver:
         if task.generation is None or task.kind not in {TaskKind.SELECT, TaskKind.TRAIN}:
             return []
         now = dataset.read_generation(connection, task.generation)
-        if task.kind is TaskKind.SELECT:
-            return read_selected(attempt, self.folder, self.protocol, f"s{now.stage + 1}g{now.number:02d}")
-        published = self.folder.root / self.folder.potential(now.stage, now.number)
-        publish_potential(self.folder.root / attempt.directory, published)
-        return []
+        if task.kind is TaskKind.TRAIN:
+            published = self.folder.root / self._place(task, now)
+            files = registry.POTENTIALS[task.engine]
+            publish_potential(self.folder.root / attempt.directory, published, files)
+            return []
+        name = f"s{now.stage + 1}g{now.number:02d}"
+        selected = read_selected(attempt, self.folder, self.protocol, name)
+        explored = progress.done_attempts(connection, now.id, TaskKind.EXPLORE)
+        return selected + self._sample(read_samples(explored, self.folder, self.protocol, name), selected, now)
+
+    def _sample(
+        self, drawn: list[Candidate], selected: Sequence[Candidate], now: dataset.Generation
+    ) -> list[Candidate]:
+        """Of what all explorations of a sweep have drawn so many as are asked for, none that is trained on."""
+        if not drawn:
+            return []
+        trained = {candidate.structure.content_hash() for candidate in selected}
+        drawn = [candidate for candidate in drawn if candidate.structure.content_hash() not in trained]
+        low, high = self.protocol.config.questions.gamma
+        seed = self.protocol.seed("sample", now.stage, now.number)
+        grades = [candidate.grade or 0.0 for candidate in drawn]
+        return [drawn[k] for k in choose_uniform(grades, self.protocol.config.questions.sample, low, high, seed)]
+
+    def _place(self, task: Task, now: dataset.Generation) -> str:
+        """Where the potential is published that a task trains, relative to the campaign folder."""
+        point, member = study_of(task.key), member_of(task.key)
+        if point is not None:
+            return f"potentials/{point}"
+        return self.folder.potential(now.stage, now.number) + (f"-m{member}" if member else "")
 
     def task_ended(
         self,
@@ -148,24 +167,25 @@ class Driver:
             return moment.follow_ups
         generation = dataset.read_generation(connection, task.generation)
         if task.kind is TaskKind.SELECT:
-            self._selected(moment, generation, attempt, selected)
-        elif task.kind is TaskKind.TRAIN:
+            self._selected(moment, generation, task, attempt, selected)
+        elif task.kind is TaskKind.TRAIN and study_of(task.key) is None and not member_of(task.key):
             self._trained(moment, generation, attempt)
         elif task.kind is TaskKind.EVALUATE:
-            dataset.note_generation(connection, generation.id, {"evaluation": dict(attempt.facts)}, at=at)
+            self._evaluated(moment, generation, task, attempt)
         return moment.follow_ups
 
     def labels_changed(self, connection: Connection, generation_id: int, at: float) -> FollowUps:
         """Labels of a generation have ended: does training begin now, or never?"""
         follow_ups = FollowUps()
         counts = progress.count_states(connection, generation_id, TaskKind.LABEL)
-        train = progress.only_task(connection, generation_id, TaskKind.TRAIN)
+        fits = progress.tasks_of_kind(connection, generation_id, TaskKind.TRAIN)
+        waiting = [fit for fit in fits if fit.state is TaskState.WAITING]
         total, done = sum(counts.values()), counts[TaskState.DONE]
         failed = counts[TaskState.FAILED] + counts[TaskState.CANCELLED]
         dataset.note_generation(
             connection, generation_id, {"labels": total, "labelled": done, "labels_failed": failed}, at=at
         )
-        if train is None or train.state is not TaskState.WAITING:
+        if not waiting:
             return follow_ups
         label = self.protocol.label
         generation = dataset.read_generation(connection, generation_id)
@@ -176,45 +196,28 @@ class Driver:
         said = criteria.progress_of_labels(total, done, failed, quorum=quorum, max_failed=label.max_failed)
         if said is criteria.Progress.TOO_MANY_FAILED:
             why = f"{failed} of {total} labels failed, {_TOO_MANY} = {label.max_failed:g} allows"
-            follow_ups.cancel.append((train.id, why))
+            follow_ups.cancel += [(fit.id, why) for fit in waiting]
+            again = " ".join(str(fit.id) for fit in waiting)
             follow_ups.said.append(
-                f"{why}: training is called off; mend the cause, `pilot retry --failed`, `pilot retry {train.id}`"
+                f"{why}: training is called off; mend the cause, `pilot retry --failed`, `pilot retry {again}`"
             )
         elif said is criteria.Progress.ENOUGH:
-            follow_ups.release.append(train.id)
+            follow_ups.release += [fit.id for fit in waiting]
         return follow_ups
 
     def called_off(self, connection: Connection, generations: Iterable[int]) -> list[int]:
         """The trainings of these generations that were called off because too many of their labels had failed."""
         found = []
         for generation in sorted(generations):
-            train = progress.only_task(connection, generation, TaskKind.TRAIN)
-            if train is not None and train.state is TaskState.CANCELLED:
-                *_, (_, _, why) = read_events(connection, train.id)
-                found += [train.id] if _TOO_MANY in why else []
+            for fit in progress.tasks_of_kind(connection, generation, TaskKind.TRAIN):
+                if fit.state is TaskState.CANCELLED:
+                    *_, (_, _, why) = read_events(connection, fit.id)
+                    found += [fit.id] if _TOO_MANY in why else []
         return found
 
     def complete_spec(self, connection: Connection, task: Task) -> dict[str, Any]:
         """The spec of a task that is about to start, with what is known only now; writes the files it names."""
-        spec = dict(task.spec)
-        if task.generation is None:
-            return spec
-        generation = dataset.read_generation(connection, task.generation)
-        place = self.folder.generation(generation.stage, generation.number)
-        if task.kind is TaskKind.SELECT:
-            spec["candidates"] = [
-                f"{attempt.directory}/preselected.cfg"
-                for attempt in progress.done_attempts(connection, task.generation, TaskKind.EXPLORE)
-            ]
-        elif task.kind is TaskKind.TRAIN:
-            spec["train"] = write_set(connection, self.folder, self.protocol, "train", place)
-            spec["holdout"] = write_set(connection, self.folder, self.protocol, "holdout", place)
-        elif task.kind is TaskKind.EVALUATE:
-            potential = self.folder.potential(generation.stage, generation.number)
-            spec["potential"] = f"{potential}/pot.mtp"
-            spec["holdout"] = write_set(connection, self.folder, self.protocol, "holdout", place)
-            spec["eos"] = write_set(connection, self.folder, self.protocol, "eos", place)
-        return spec
+        return complete_spec(connection, self.folder, self.protocol, task)
 
     def add_labels(
         self, connection: Connection, structures: Iterable[tuple[Structure, str]]
@@ -250,37 +253,50 @@ class Driver:
             Structure.from_json(task.spec["structure"]).content_hash(),
             judgement.label,
             # those that it was planned with: pilot.toml may have changed since
-            settings=planner.settings_of(task.key) or self.protocol.label_settings(),
+            settings=settings_of(task.key) or self.protocol.label_settings(),
             attempt_id=attempt.id,
             at=moment.at,
         )
 
     def _selected(
-        self, moment: Moment, now: dataset.Generation, attempt: Attempt, selected: Sequence[Candidate]
+        self, moment: Moment, now: dataset.Generation, task: Task, attempt: Attempt, found: Sequence[Candidate]
     ) -> None:
         """The number of labels is known: insert them, the fit that waits for them, and what comes after it."""
         connection, stage, number = moment.connection, now.stage, now.number
-        fresh = [c for c in selected if not dataset.is_known(connection, c.structure)]
-        sweep = {**progress.explored(connection, now.id), "selected": len(fresh), "select": dict(attempt.facts)}
-        dataset.note_generation(connection, now.id, {"sweep": sweep}, at=moment.at)
-        decision = self._decide(stage, self._sweeps(dataset.read_generations(connection), stage))
+        fresh = [c for c in found if not dataset.is_known(connection, c.structure)]
+        selected = [candidate for candidate in fresh if candidate.role == Role.TRAIN]
+        sample = [candidate for candidate in fresh if candidate.role == Role.SAMPLE]
+        sweep = {**progress.explored(connection, now.id), "selected": len(selected), "select": dict(attempt.facts)}
+        facts = {"sweep": sweep, "of": task.spec.get("of")}
+        dataset.note_generation(connection, now.id, facts, at=moment.at)
+        decision = self._decide(connection, stage)
         _note_decision(moment, now, decision)
-        paths = self._newest_paths(connection)
-        if fresh:
-            start = f"{paths.potential}/pot.mtp"
-            _insert(moment, planner.learning_generation(self.protocol, stage, number, fresh, start))
-            paths = self._paths(stage, number, to_be_trained=True)
-        said = f"stage {stage + 1} generation {number}: {len(fresh)} selected; {decision.why}"
-        if not fresh and sweep["broke"]:
+        source = used = self._newest(connection)
+        if selected:
+            _insert(moment, planner.learning_generation(self.protocol, stage, number, selected, used))
+            source = self._source(stage, number, to_be_trained=True)
+        if sample:
+            _insert(moment, planner.sampling(self.protocol, stage, number, sample, used))
+        said = f"stage {stage + 1} generation {number}: {len(selected)} selected; {decision.why}"
+        if not selected and sweep["broke"]:
             said += f"; nothing new is learned: {_why_nothing_selected(attempt)}"
         moment.follow_ups.said.append(said)
-        self._go_on(moment, now, decision, paths)
+        self._go_on(moment, now, decision, source)
 
-    def _go_on(self, moment: Moment, now: dataset.Generation, decision: Decision, paths: Paths) -> None:
+    def _go_on(self, moment: Moment, now: dataset.Generation, decision: Decision, source: Source) -> None:
         if decision.turn is Turn.SAME_STAGE:
-            _insert(moment, planner.exploring_generation(self.protocol, now.stage, now.number + 1, paths))
+            self._explore(moment, now.stage, now.number + 1, source)
         elif decision.turn is Turn.NEXT_STAGE:
-            _insert(moment, planner.exploring_generation(self.protocol, now.stage + 1, 1, paths))
+            following = now.stage + 1
+            if self.protocol.label_settings(following) != self.protocol.label_settings(now.stage):
+                known = dataset.read_structures(moment.connection, RELABELLED)
+                _insert(moment, planner.relabelling_generation(self.protocol, following, known))
+                source = self._source(following, 0, to_be_trained=True)
+                moment.follow_ups.said.append(f"stage {following + 1}: {len(known)} structures are labelled anew")
+            self._explore(moment, following, 1, source)
+
+    def _explore(self, moment: Moment, stage: int, number: int, source: Source) -> None:
+        _insert(moment, explorations.exploring_generation(self.protocol, stage, number, source))
 
     def _trained(self, moment: Moment, now: dataset.Generation, attempt: Attempt) -> None:
         path = self.folder.potential(now.stage, now.number)
@@ -291,31 +307,67 @@ class Driver:
             name = f"stage {now.stage + 1} generation {now.number}"
             moment.follow_ups.said.append(f"{name}: the new potential is worse on the holdout than the last")
 
-    def _decide(self, stage: int, sweeps: list[Sweep]) -> Decision:
+    def _evaluated(self, moment: Moment, now: dataset.Generation, task: Task, attempt: Attempt) -> None:
+        facts, point = dict(attempt.facts), study_of(task.key)
+        if point is not None:
+            dataset.note_generation(moment.connection, now.id, {point: facts}, at=moment.at)
+            self._end_study(moment, now)
+        elif task.key == questions_key(now.stage, now.number):
+            dataset.note_generation(moment.connection, now.id, {"questions": facts}, at=moment.at)
+        else:
+            dataset.note_generation(moment.connection, now.id, {"evaluation": facts}, at=moment.at)
+
+    def _end_study(self, moment: Moment, now: dataset.Generation) -> None:
+        """A study has ended when none of its points is open any more."""
+        points = progress.count_states(moment.connection, now.id, TaskKind.EVALUATE)
+        if sum(points.values()) == sum(points[state] for state in TERMINAL):
+            said = f"{points[TaskState.DONE]} of {sum(points.values())} points of the study are done"
+            _note_decision(moment, now, Decision(Turn.STUDIED, said))
+            moment.follow_ups.said.append(said)
+
+    def _decide(self, connection: Connection, stage: int) -> Decision:
         config = self.protocol.config
+        history = dataset.read_generations(connection)
+        sweeps = {g.id: _sweep(g, history) for g in history if "sweep" in g.facts}
         return criteria.decide(
-            config.stages, stage, sweeps, config.explore.clean_sweeps, self.protocol.campaign.if_not_converged
+            config.stages,
+            stage,
+            [sweeps[g.id] for g in history if g.stage == stage and g.id in sweeps],
+            self.protocol.explore(stage).clean_sweeps,
+            self.protocol.campaign.if_not_converged,
+            config.converge,
+            [sweep.shown.force_error for sweep in sweeps.values()] if _has_holdout(history) else None,
         )
 
-    def _sweeps(self, history: list[dataset.Generation], stage: int) -> list[Sweep]:
-        recorded = [g.facts["sweep"] for g in history if g.stage == stage and "sweep" in g.facts]
-        return [Sweep(s["wanted"], s["done"], s["broke"], s["selected"]) for s in recorded]
+    def _source(self, stage: int, number: int, *, to_be_trained: bool) -> Source:
+        places = self.folder.potential(stage, number), self.folder.generation(stage, number)
+        return Source(stage, number, *places, to_be_trained)
 
-    def _paths(self, stage: int, number: int, *, to_be_trained: bool) -> Paths:
-        key = planner.key_of(TaskKind.TRAIN, stage, number) if to_be_trained else None
-        return Paths(self.folder.potential(stage, number), self.folder.generation(stage, number), key)
+    def _source_after(self, connection: Connection, last: dataset.Generation) -> Source:
+        """The potential that a generation still trains, else the newest there is."""
+        fit = progress.task_with_key(connection, key_of(TaskKind.TRAIN, last.stage, last.number))
+        if fit is None or fit.state is TaskState.DONE:
+            return self._newest(connection)
+        return self._source(last.stage, last.number, to_be_trained=True)
 
-    def _paths_after(self, connection: Connection, last: dataset.Generation) -> Paths:
-        """Those of the potential that a generation still trains, else of the newest there is."""
-        train = progress.only_task(connection, last.id, TaskKind.TRAIN)
-        if train is None or train.state is TaskState.DONE:
-            return self._newest_paths(connection)
-        return self._paths(last.stage, last.number, to_be_trained=True)
+    def _newest(self, connection: Connection) -> Source:
+        """The potential of the latest generation that has trained one: others may have been trained late."""
+        trained = {potential.generation for potential in dataset.read_potentials(connection)}
+        *_, last = (g for g in dataset.read_generations(connection) if g.id in trained)
+        return self._source(last.stage, last.number, to_be_trained=False)
 
-    def _newest_paths(self, connection: Connection) -> Paths:
-        newest = dataset.read_potentials(connection)[-1]
-        generation = dataset.read_generation(connection, newest.generation)
-        return self._paths(generation.stage, generation.number, to_be_trained=False)
+
+def _sweep(generation: dataset.Generation, history: Sequence[dataset.Generation]) -> Sweep:
+    """A sweep with what its potential had shown."""
+    facts = generation.facts["sweep"]
+    of = tuple(generation.facts.get("of") or ())
+    evaluations = [g.facts.get("evaluation", {}) for g in history if (g.stage, g.number) == of]
+    shown = shown_by(evaluations[0] if evaluations else {})
+    return Sweep(facts["wanted"], facts["done"], facts["broke"], facts["selected"], shown)
+
+
+def _has_holdout(history: Sequence[dataset.Generation]) -> bool:
+    return any(g.facts.get("evaluation", {}).get("holdout") for g in history)
 
 
 def _why_nothing_selected(attempt: Attempt) -> str:
@@ -334,4 +386,4 @@ def _note_decision(moment: Moment, generation: dataset.Generation, decision: Dec
 def _insert(moment: Moment, new: Generation) -> None:
     generation_id = dataset.add_generation(moment.connection, new.stage, new.number, moment.at)
     dataset.add_structures(moment.connection, new.candidates, generation_id)
-    moment.follow_ups.tasks += [replace(task, generation=generation_id) for task in new.tasks]
+    moment.follow_ups.tasks += [replace(task, generation=generation_id) for task in new.tasks] + new.loose

@@ -1,66 +1,116 @@
-"""The files of a campaign: training sets for the next fit, selections of the last, published potentials."""
+"""The files of a campaign: sets for the next fit and its evaluation, what was selected, published potentials."""
 
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 
 from db import dataset
 from db.dataset import Candidate
 from db.files import settle, storage_error, write_whole
-from db.records import Attempt
-from pilot.campaign.planner import Protocol
+from db.records import Attempt, Label, Structure
+from db.states import Role
+from pilot.campaign.cells import symbol
+from pilot.campaign.protocol import Protocol
 from pilot.folder import Folder
 from tasks.formats.cfg import read_cfg, write_cfg
-from tasks.formats.configuration import from_structure, to_structure
-
-#: What a trained potential consists of.
-POTENTIAL = ("pot.mtp", "active.npz")
+from tasks.formats.configuration import Configuration, from_structure, to_structure
+from tasks.registry import PotentialFiles
 
 
-def write_set(connection: Connection, folder: Folder, protocol: Protocol, role: str, place: str) -> str | None:
+def write_set(
+    connection: Connection,
+    folder: Folder,
+    protocol: Protocol,
+    role: Role,
+    now: dataset.Generation,
+    *,
+    of_this_generation: bool = False,
+) -> str | None:
     """Write the labelled structures of a role for the tasks of a generation.
 
     Args:
-        role: "train", "holdout" or "eos".
-        place: the generation's folder, relative to the campaign's.
+        now: the generation; its folder takes the file, its stage decides whose labels count.
+        of_this_generation: only the structures that belong to it.
 
     Returns:
         The file, relative to the campaign folder; None if nothing has that role.
     """
-    species = protocol.campaign.species
-    rows = dataset.read_labelled(connection, role, protocol.label_settings())
-    configurations = [
-        from_structure(structure, label, species, [("structure", str(about["structure_id"]))])
-        for structure, label, about in rows
-    ]
-    if not configurations:
+    # what the user brought to measure errors on may be of other settings: that is said where it was imported
+    settings = None if role is Role.TEST else protocol.label_settings(now.stage)
+    rows = dataset.read_labelled(connection, role, settings)
+    only = now.id if of_this_generation else None
+    configurations = _configurations(protocol, rows, only)
+    first = next(configurations, None)
+    if first is None:
         return None
+    place = folder.generation(now.stage, now.number)
     path = folder.root / place / f"{role}.cfg"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, path.parent) from error
-    write_cfg(path, configurations)
+    write_cfg(path, _chained(first, configurations))
     settle(path.parent, folder.root)
     return f"{place}/{role}.cfg"
+
+
+def _configurations(
+    protocol: Protocol, rows: Iterator[tuple[Structure, Label, dict[str, Any]]], generation: int | None
+) -> Iterator[Configuration]:
+    for structure, label, about in rows:
+        if generation is not None and about["generation"] != generation:
+            continue
+        features = [("structure", str(about["structure_id"]))]
+        if about["grade"] is not None:
+            features.append(("MV_grade", f"{about['grade']:.6f}"))
+        shifted = referred(label, structure, protocol.label.atom_energies)
+        yield from_structure(structure, shifted, protocol.campaign.species, features)
+
+
+def _chained(first: Configuration, rest: Iterator[Configuration]) -> Iterator[Configuration]:
+    yield first
+    yield from rest
+
+
+def referred(label: Label, structure: Structure, atom_energies: Mapping[str, float]) -> Label:
+    """The label with its energy relative to those of its atoms (eV); without any, as it is."""
+    if not atom_energies:
+        return label
+    atoms = sum(atom_energies.get(symbol(number), 0.0) for number in structure.numbers)
+    return replace(label, energy=label.energy - atoms)
 
 
 def read_selected(attempt: Attempt, folder: Folder, protocol: Protocol, generation: str) -> list[Candidate]:
     """What a selection has kept, each with its grade."""
     path = folder.root / attempt.directory / "selected.cfg"
+    return list(_read_candidates(path, protocol, Role.TRAIN, generation))
+
+
+def read_samples(
+    explorations: Sequence[Attempt], folder: Folder, protocol: Protocol, generation: str
+) -> list[Candidate]:
+    """What the explorations of a sweep have drawn to compare γ and error."""
+    paths = [folder.root / attempt.directory / "sample.cfg" for attempt in explorations]
     return [
-        Candidate(
-            to_structure(configuration, protocol.campaign.species),
-            "train",
-            f"{generation} #{number}",
-            grade=float(dict(configuration.features).get("MV_grade", "nan")),
-        )
-        for number, configuration in enumerate(read_cfg(path), 1)
+        candidate
+        for path in paths
+        if path.exists()
+        for candidate in _read_candidates(path, protocol, Role.SAMPLE, f"{generation} sample")
     ]
 
 
-def publish_potential(made: Path, published: Path) -> None:
+def _read_candidates(path: Path, protocol: Protocol, role: Role, source: str) -> Iterator[Candidate]:
+    for number, configuration in enumerate(read_cfg(path), 1):
+        grade = float(dict(configuration.features).get("MV_grade", "nan"))
+        structure = to_structure(configuration, protocol.campaign.species)
+        yield Candidate(structure, role, f"{source} #{number}", grade=grade)
+
+
+def publish_potential(made: Path, published: Path, files: PotentialFiles) -> None:
     """Put a potential where the next tasks look for it; doing it twice does no harm.
 
     It is on the disk when this returns: the commit that follows says that it is there.
@@ -69,13 +119,14 @@ def publish_potential(made: Path, published: Path) -> None:
         OSError: a part of it was not made.
         StorageError: the disk refuses.
     """
-    content = {name: (made / name).read_bytes() for name in POTENTIAL}
+    content = {name: (made / name).read_bytes() for name in files.files}
+    content |= {name: (made / name).read_bytes() for name in files.optional if (made / name).exists()}
     beside = published.with_name(f".{published.name}.new")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        for name in POTENTIAL:
-            write_whole(beside / name, content[name])
+        for name, data in content.items():
+            write_whole(beside / name, data)
         if published.is_symlink():
             # it may lead anywhere: only the link is ours
             published.unlink()

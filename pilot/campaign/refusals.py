@@ -7,20 +7,28 @@ from sqlalchemy import Connection
 from db import dataset
 from db.errors import InputError
 from db.records import Structure
+from db.states import Role
 from pilot.campaign import cells
-from pilot.campaign.planner import Protocol
+from pilot.campaign.protocol import Protocol
 from pilot.folder import Folder
+from pilot.tables import CrystalTable
 from pilot.train_tables import TrainTable
 
+#: one configuration says nothing of how its energy changes
+_FEWEST = 2
 
-def refuse_crystal(unit: Structure, species: Sequence[str], train: TrainTable, folder: Folder) -> None:
+
+def refuse_crystal(
+    unit: Structure, species: Sequence[str], crystal: CrystalTable, train: TrainTable, folder: Folder
+) -> None:
     """A crystal that cannot be explored, or of which this potential would see nothing.
 
     Raises:
         InputError: it is not periodic, has a species that is not trained, or its atoms are nearer than the radial
             basis begins or farther than it reaches.
     """
-    strangers = sorted({cells.symbol(number) for number in unit.numbers} - set(species))
+    present = {*(cells.symbol(number) for number in unit.numbers), *(crystal.composition or ())}
+    strangers = sorted(present - set(species))
     distance = cells.nearest_distance(unit) if all(unit.pbc) else 0.0
     if not all(unit.pbc):
         wrong, cure = "the crystal is not periodic in three directions", "give its file a cell and pbc"
@@ -34,6 +42,25 @@ def refuse_crystal(unit: Structure, species: Sequence[str], train: TrainTable, f
     raise InputError(wrong, where=f"[crystal] in {folder.config}", next_step=cure)
 
 
+def refuse_pool(pool: Sequence[Structure], species: Sequence[str], where: str) -> None:
+    """Structures of a stage that cannot be explored.
+
+    Raises:
+        InputError: there is none, or one is not periodic or has a species that is not trained.
+    """
+    if not pool:
+        raise InputError("there is no structure in this file", where=where, next_step="give a file that holds some")
+    for number, structure in enumerate(pool, 1):
+        strangers = sorted({cells.symbol(z) for z in structure.numbers} - set(species))
+        if strangers or not all(structure.pbc):
+            wrong = f"has {', '.join(strangers)}" if strangers else "is not periodic in three directions"
+            raise InputError(
+                f"structure {number} {wrong}",
+                where=where,
+                next_step="leave it out, or add to campaign.species what is missing",
+            )
+
+
 def refuse_other_campaign(
     connection: Connection, folder: Folder, protocol: Protocol, history: Sequence[dataset.Generation]
 ) -> None:
@@ -43,16 +70,41 @@ def refuse_other_campaign(
         InputError: a stage that has begun is there no longer, or all labels were made with other settings.
     """
     where, stages = str(folder.config), len(protocol.config.stages)
-    if history and history[-1].stage >= stages:
+    if history and history[-1].stage >= max(stages, 1):
         raise InputError(
             f"stage {history[-1].stage + 1} has begun, but pilot.toml has {stages}",
             where=where,
             next_step="put the [[stages]] back: they can be added at the end, not taken away",
         )
-    if dataset.count_labels(connection) and not dataset.count_labels(connection, protocol.label_settings()):
+    stage = history[-1].stage if history else 0
+    # what was imported with settings of its own is no campaign
+    if dataset.count_labels(connection, made_here=True) and not any(
+        dataset.count_labels(connection, protocol.label_settings(number)) for number in range(stage + 1)
+    ):
         # without this word the next fit would see the newest few structures only, and no holdout
         raise InputError(
             "all labels of this campaign were made with other settings of [label]: they cannot be mixed",
             where=where,
             next_step="put the settings back, or begin a campaign with the new ones in another folder",
         )
+
+
+def refuse_nothing_to_learn(
+    connection: Connection, folder: Folder, protocol: Protocol, history: Sequence[dataset.Generation]
+) -> None:
+    """A campaign that has not begun needs something to train its first potential on.
+
+    Raises:
+        InputError: pilot.toml asks for fewer than two initial cells, and no labels were imported in their place.
+    """
+    if history:
+        return
+    imported = dataset.count_labels(connection, protocol.label_settings()).get(Role.TRAIN, 0)
+    if protocol.config.initial.train + imported >= _FEWEST:
+        return
+    raise InputError(
+        "there is nothing to train the first potential on: initial.train is "
+        f"{protocol.config.initial.train}, and {imported} labels were imported with these settings",
+        where=str(folder.config),
+        next_step="`pilot import FILE … --settings this` brings your own labels; or set initial.train to 20",
+    )

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from db import dataset
 from pilot.campaign.criteria import Turn
-from pilot.campaign.planner import Protocol
+from pilot.campaign.protocol import Protocol
 from pilot.snapshot import CampaignStatus, GenerationStatus
 
 
@@ -24,14 +24,14 @@ def summarise(connection: Connection, protocol: Protocol) -> CampaignStatus | No
         stage=current.stage + 1,
         generation=current.number,
         state=_state(current),
-        training_set=dataset.count_labels(connection, protocol.label_settings()).get("train", 0),
+        training_set=dataset.count_labels(connection, protocol.label_settings(current.stage)).get("train", 0),
         lattice_parameter_dft=reference,
         generations=rows,
     )
 
 
 def _state(current: dataset.Generation) -> str:
-    if current.outcome in {Turn.CONVERGED, Turn.NOT_CONVERGED, Turn.NOTHING_RAN}:
+    if current.outcome in {Turn.CONVERGED, Turn.NOT_CONVERGED, Turn.NOTHING_RAN, Turn.STUDIED}:
         return str(current.outcome)
     return "running"
 

@@ -34,8 +34,10 @@ COMMANDS = MappingProxyType(
         "show": ("pilot.cli.show", "show", _LOOK),
         "log": ("pilot.cli.log", "log", _LOOK),
         "add": ("pilot.cli.add", "add", _WORK),
+        "import": ("pilot.cli.import_labels", "import_labels", _WORK),
         "cancel": ("pilot.cli.steer", "cancel", _WORK),
         "retry": ("pilot.cli.steer", "retry", _WORK),
+        "report": ("pilot.cli.report", "report", _TAKE),
         "export": ("pilot.cli.export", "export", _TAKE),
         "config-docs": ("pilot.cli.config_docs", "config_docs", _TAKE),
     }

@@ -8,8 +8,8 @@ from db.errors import PilotError
 from db.states import TaskKind
 from pilot import host
 from pilot.campaign.cells import atomic_number, nearest_distance, volume_per_atom
-from pilot.campaign.driver import protocol_of
-from pilot.campaign.planner import Protocol
+from pilot.campaign.from_config import protocol_of
+from pilot.campaign.protocol import Protocol
 from pilot.cli.output import plural
 from pilot.config import Config
 from pilot.folder import Folder

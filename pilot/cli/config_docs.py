@@ -1,14 +1,15 @@
-"""docs/config.md, made from the models; `pilot config-docs` prints it."""
+"""docs/reference/pilot-toml.md, made from the models; `pilot config-docs` prints it."""
 
 _HEAD = """\
 # pilot.toml
 
-*Made by `pilot config-docs > docs/config.md` from the descriptions in `pilot/config.py`: change them there.*
+*Made by `pilot config-docs > docs/reference/pilot-toml.md` from the descriptions in `pilot/*tables.py`: change them
+there.*
 
 A campaign folder is a folder that holds a `pilot.toml`. It is [TOML](https://toml.io). An empty one is enough for
-what [`pilot add`](commands/add.md) puts in; a training campaign needs the tables `[campaign]`, `[crystal]`,
-`[[stages]]`, `[label]` with `[label.qe]` or `[label.ase]`, and `[train]`. `pilot init` writes one with all of this
-as comments; [`pilot doctor`](commands/doctor.md) checks it. An unknown key is a mistake and is reported with the
+what [`pilot add`](../commands/add.md) puts in; a training campaign needs the tables `[campaign]`, `[crystal]`,
+`[[stages]]` (or `[study]`), `[label]` with the table of its engine, and `[train]`. `pilot init` writes one with all of
+this as comments; [`pilot doctor`](../commands/doctor.md) checks it. An unknown key is a mistake and is reported with the
 nearest key that there is.
 
 Times are numbers of seconds, or text: `"90 s"`, `"10 min"`, `"1.5 h"`, `"2 d"`, `"1:30:00"`.
@@ -17,12 +18,12 @@ Paths are relative to the folder of `pilot.toml`.
 
 
 def config_docs() -> None:
-    """Print docs/config.md: every key of pilot.toml."""
+    """Print docs/reference/pilot-toml.md: every key of pilot.toml."""
     print(config_page(), end="")
 
 
 def config_page() -> str:
-    """The text of docs/config.md."""
+    """The text of docs/reference/pilot-toml.md."""
     # pydantic is not imported before it is needed: the help of all commands imports this module
     from pilot.cli.config_keys import all_tables
 

@@ -19,27 +19,57 @@ _EXAMPLES: dict[str, Any] = {
     "campaign.species": ["Li"],
     "crystal.a": 3.45,
     "crystal.c": 5.0,
+    "crystal.formula": "NaCl",
+    "crystal.composition": {"Ag": 0.5, "Pd": 0.5},
     "crystal.file": "crystal.cif",
     "initial.kpoints": [4, 4, 2],
     "stages.repeat": [1, 1, 2],
+    "stages.structures": "pool.extxyz",
     "stages.temperatures": [100, 500],
+    "stages.lattice_parameters": [3.4, 3.5],
     "stages.steps": 10000,
     "stages.kpoints": [4, 4, 2],
+    "stages.fidelity": "fine",
+    "stages.ensemble": "nvt",
+    "stages.coupling": "aniso",
+    "stages.timestep_fs": 2.0,
+    "stages.rattle": 0.05,
+    "stages.gamma_save": 3.0,
+    "stages.gamma_break": 10.0,
+    "stages.max_saved": 100,
+    "stages.clean_sweeps": 2,
+    "stages.grade": "neighbourhood",
+    "explore.melt.temperature": 1500.0,
+    "explore.melt.lattice_parameter": 3.6,
     "select.limit": 50,
     "select.min_distance": 1.7,
     "label.qe.pseudo_dir": "pseudo",
     "label.qe.pseudopotentials": {"Li": "Li.UPF"},
     "label.qe.ecutwfc": 40.0,
     "label.qe.ecutrho": 320.0,
+    "label.vasp.potcar_dir": "/path/to/potpaw_PBE",
+    "label.vasp.encut": 300.0,
     "label.ase.calculator": "ase.calculators.emt.EMT",
     "train.min_dist": 1.6,
+    "train.mlip.template": "08.almtp",
+    "converge.force_error": 0.05,
+    "converge.energy_error": 0.002,
+    "converge.lattice_parameter": 0.01,
+    "converge.bulk_modulus": 1.0,
+    "converge.curve": 0.002,
+    "converge.elastic": 5.0,
+    "study.levels": [6, 8, 10, 12],
     **{f"resources.{kind}.mpi": "openmpi4" for kind in ("explore", "select", "label", "train", "evaluate")},
     "run.cores": 8,
     "run.memory_mb": 16000,
     "run.walltime": "24 h",
 }
 #: Keys that have no default and may be left out only in some cases.
-_UNLESS = {"crystal.a": "unless `file` is given"}
+_UNLESS = {
+    "crystal.a": "unless `file` is given",
+    "stages.repeat": "unless `structures` is given",
+    "stages.temperatures": 'unless `mode` is "relax"',
+}
 _WORDS: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any value"}
 _BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
 
@@ -140,7 +170,7 @@ def _kind(annotation: Any, metadata: Sequence[Any]) -> tuple[str, list[str]]:
 def _plural(word: str, metadata: Sequence[Any]) -> list[str]:
     lengths = {name: value for item in metadata for name, value in _lengths(item)}
     least, most = lengths.get("min_length"), lengths.get("max_length")
-    words = word if word == "text" else f"{word}s"
+    words = word if word == "text" or word.startswith("one of") else f"{word}s"
     if least is not None and least == most:
         return [str(least), words]
     return [words] if least is None else [words + ",", f"at least {least}"]

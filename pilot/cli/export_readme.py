@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.dataset import Generation, Potential
-from pilot.campaign.planner import Protocol
+from pilot.campaign.protocol import Protocol
 from pilot.folder import Folder
 
 

@@ -17,8 +17,8 @@ from db.files import storage_error, write_whole
 from db.records import Label, Structure
 from db.rows import pieces
 from db.schema import attempts
-from pilot.campaign.driver import protocol_of
-from pilot.campaign.planner import Protocol
+from pilot.campaign.from_config import protocol_of
+from pilot.campaign.protocol import Protocol
 from pilot.cli.export_readme import Content, readme
 from pilot.cli.output import note, say
 from pilot.cli.records import published

@@ -9,17 +9,13 @@ import re
 from dataclasses import dataclass
 
 from db.records import Label
+from tasks.endings import NO_MEMORY
 from tasks.engines.qe_numbers import NUMBER, label_of, number
 from tasks.texts import in_one_line
 
 #: How a run says that it stopped although it was not finished: at our wish, or at its time.
 _STOPPED = ("Maximum CPU time exceeded", "stopped by user", "Signal Received, stopping")
 _NOT_CONVERGED = ("convergence NOT achieved", "maximum number of steps has been reached")
-_NO_MEMORY = re.compile(
-    r"not enough (space to allocate|memory)|out of memory|cannot allocate|insufficient (virtual )?memory|bad_alloc"
-    r"|allocation would exceed memory limit|error allocating|error in allocation|oom.?kill|unable to allocate",
-    re.IGNORECASE,
-)
 # never \s at the beginning of a line: it would look across all the empty ones behind it, for each of them
 _TITLE = re.compile(r"^[ \t]*Title:[ \t]*\n[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _SCF_STEPS = re.compile(r"convergence has been achieved in\s+(\d+)\s+iterations")
@@ -96,7 +92,7 @@ def read(out: str, err: str, atoms: int, crash: str = "") -> Report:
         stopped=any(text in out for text in _STOPPED),
         converged=_converged(out),
         complaint=_complaint(out) or _complaint(err) or _complaint(crash),
-        no_memory=any(_NO_MEMORY.search(text) for text in (out, err, crash)),
+        no_memory=any(NO_MEMORY.search(text) for text in (out, err, crash)),
         label=label,
         missing=missing,
         scf_steps=int(steps[-9:]) if (steps := _first(_SCF_STEPS, out)) else None,

@@ -14,22 +14,8 @@ from tasks.engines.qe_output import Report
 from tasks.protocol import Cause, Exit
 
 INSTALL = "install quantum-espresso or set label.qe.command"
-#: what a launcher, a shell or the loader says when the program is not there
-_NOT_THERE = re.compile(
-    r"unable to find the specified executable|failed to execute \S+: No such file"
-    r"|command not found|error while loading shared libraries"
-)
-_NO_PROGRAM = re.compile(r"no such (file|program)|not found|permission denied|exec format|interpreter", re.IGNORECASE)
 #: pw.x's own: SCF not converged, steps at an end, stopped
 _OWN_CODES = frozenset({2, 3, 255})
-#: what the machine is to blame for
-_MACHINE = re.compile(
-    r"No space left on device|Disk quota exceeded|Stale file handle|Input/output error|Transport endpoint"
-    r"|Read-only file system|File too large"
-    r"|not enough slots available|ORTE was unable|PRTE ERROR|An ORTE daemon has unexpectedly failed"
-    r"|Unable to create step|PMI2?_Init failed|PMIX ERROR"
-)
-_KILLED_RANK = re.compile(r"exited on signal (\d+)")
 _NOT_INPUT = re.compile(r"error (while )?writing|problems writing|error while closing|cannot write", re.IGNORECASE)
 _SETTINGS = re.compile(r"smearing is needed", re.IGNORECASE)
 #: routines whose complaints are about files and not about what the user wrote
@@ -52,7 +38,7 @@ def of(report: Report, end: Exit, program: str, err: str, *, restarted: bool = F
     if end.cause is Cause.CANCEL:
         return endings.BY_US[end.cause]
     if end.cause is Cause.NOT_STARTED:
-        return _not_started(end, program)
+        return endings.not_started(end, program, INSTALL)
     if report.complete and (end.cause is not None or end.code not in _OWN_CODES):
         return Verdict.DONE, ""
     if end.cause is not None:
@@ -66,29 +52,19 @@ def of(report: Report, end: Exit, program: str, err: str, *, restarted: bool = F
     return verdict, reason
 
 
-def _not_started(end: Exit, program: str) -> tuple[Verdict, str]:
-    message = end.message or "it could not be started"
-    # "cannot enter", "cannot write into": the folder of the attempt, not the program
-    if not message.startswith("cannot") and _NO_PROGRAM.search(message):
-        return Verdict.BAD_INPUT, f"{program}: {message}; {INSTALL}"
-    return Verdict.INFRASTRUCTURE, f"{program}: {message}"
-
-
 def _by_itself(report: Report, end: Exit, program: str, err: str) -> tuple[Verdict, str]:
     ended = endings.how(end)
-    rank = _KILLED_RANK.search(err)
-    signal = end.signal or (int(rank.group(1)) if rank else 0) or max(0, (end.code or 0) - 128)
     if report.no_memory:
         return Verdict.OUT_OF_MEMORY, f"it says that memory was short ({report.complaint or ended})"
-    sent = endings.by_signal(signal)
+    sent = endings.by_signal(endings.signal_of(end, err))
     if sent is not None:
         return sent
-    machine = _MACHINE.search(f"{err}\n{report.complaint}")
+    machine = endings.MACHINE.search(f"{err}\n{report.complaint}")
     if machine:
         return Verdict.INFRASTRUCTURE, machine.group(0)
     if report.complaint:
         return _of_complaint(report), report.complaint
-    missing = _NOT_THERE.search(err)
+    missing = endings.NOT_THERE.search(err)
     if not report.began and (missing or end.code == 127):
         said = missing.group(0) if missing else "there is no such program"
         return Verdict.BAD_INPUT, f"{program}: {said}; {INSTALL}"

@@ -22,7 +22,7 @@ Row = tuple[Structure, Label | None]
 _XYZ = frozenset({".xyz", ".extxyz"})
 
 #: what ASE's readers are known to raise on files that are not what they seem, beside what they call errors
-_READER_ERRORS = (
+READER_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -124,7 +124,7 @@ def _row(atoms: Atoms, number: int, path: Path) -> Row:
     """
     try:
         structure, label = from_atoms(atoms)
-        problem = _problem(structure, label)
+        problem = problem_of(structure, label)
     except (TypeError, ValueError) as error:
         problem = f"its numbers cannot be used ({error})"
     if problem:
@@ -134,7 +134,8 @@ def _row(atoms: Atoms, number: int, path: Path) -> Row:
     return structure, label
 
 
-def _problem(structure: Structure, label: Label | None) -> str:
+def problem_of(structure: Structure, label: Label | None) -> str:
+    """Why this is no structure, or its label none; "" if all is well."""
     if not structure.numbers:
         return "it has no atoms"
     if not all(1 <= z < len(chemical_symbols) for z in structure.numbers):
@@ -216,7 +217,7 @@ def _read_with_ase(path: Path) -> list[Atoms]:
         with bounded_memory(path):
             # a name may hold an @, after which ASE would look for an index
             images = ase.io.read(str(path), index=":", do_not_split_by_at_sign=True)
-    except (*_READER_ERRORS, ase.io.ParseError, UnknownFileTypeError) as error:
+    except (*READER_ERRORS, ase.io.ParseError, UnknownFileTypeError) as error:
         raise InputError(
             f"ASE cannot read the file ({type(error).__name__}: {str(error)[:200]})",
             where=str(path),

@@ -7,6 +7,7 @@ are kept. Everything is Å, eV and eV/Å; ``PlusStress`` is −V·σ in eV with 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from db.errors import InputError
 from tasks.formats.cfg_parser import Block, bad, number, read_blocks
+from tasks.formats.cfg_quick import configuration_of
 from tasks.formats.configuration import Column, Configuration, Floats, from_structure, to_label, to_structure
 from tasks.formats.whole import beside
 
@@ -34,6 +36,8 @@ _FORCES = ("fx", "fy", "fz")
 _STRESS = ("xx", "yy", "zz", "yz", "xz", "xy")
 #: so many digits has no type, and no more fit into a number of the machine
 _DIGITS = 9
+#: so many lines of a block are held: a file without END_CFG is not read into memory
+_LONG = 200_000
 
 
 def read_cfg(path: Path) -> Iterator[Configuration]:
@@ -59,8 +63,26 @@ def parse_cfg(lines: Iterable[str], where: str) -> Iterator[Configuration]:
     Raises:
         InputError: as :func:`read_cfg`; ``where`` is the file it names.
     """
-    for block in read_blocks(lines, where):
-        yield _configuration(block)
+    taken: list[str] = []
+    begun = 0
+    rest = iter(lines)
+    for line in rest:
+        if taken or not line.isspace():
+            taken.append(line)
+        else:
+            begun += 1
+        if "END_CFG" in line and line.strip() == "END_CFG":
+            found = configuration_of(taken)
+            if found is None:
+                yield from map(_configuration, read_blocks(taken, where, begun))
+            else:
+                yield found
+            begun += len(taken)
+            taken = []
+        elif len(taken) > _LONG:
+            break
+    # what is long is read as it comes; of what is cut off it is said where
+    yield from map(_configuration, read_blocks(chain(taken, rest), where, begun))
 
 
 def write_cfg(path: Path, configurations: Iterable[Configuration]) -> int:
@@ -86,9 +108,9 @@ def format_cfg(configuration: Configuration) -> str:
     lines = ["BEGIN_CFG", " Size", f"    {len(c.types)}"]
     if c.rows:
         lines += [" Supercell", *(f"    {_numbers(row)}" for row in c.cell[: c.rows])]
-    columns, rows = _atom_table(c)
-    lines.append(f" AtomData:  {' '.join(columns)}")
-    lines += [f"    {' '.join(row)}" for row in rows]
+    table = _atom_table(c)
+    lines.append(f" AtomData:  {' '.join(table)}")
+    lines += [f"    {' '.join(row)}" for row in zip(*table.values(), strict=True)]
     if c.energy is not None:
         lines += [" Energy", f"    {float(c.energy)!r}"]
     if c.plus_stress is not None:
@@ -98,26 +120,31 @@ def format_cfg(configuration: Configuration) -> str:
     return "\n".join([*lines, "END_CFG", "", ""])
 
 
-def _atom_table(c: Configuration) -> tuple[list[str], Iterator[tuple[str, ...]]]:
-    """Names and rows of AtomData, first what MLIP writes first, then the other columns as they came."""
+def _atom_table(c: Configuration) -> dict[str, Sequence[str]]:
+    """The columns of AtomData, first what MLIP writes first, then the other columns as they came."""
     n = len(c.types)
     table: dict[str, Sequence[str]] = {
-        "id": _words(c.columns["id"]) if "id" in c.columns else [str(i + 1) for i in range(n)],
-        "type": [str(int(kind)) for kind in c.types],
+        "id": _words(c.columns["id"]) if "id" in c.columns else list(map(str, range(1, n + 1))),
+        "type": list(map(str, c.types.tolist())),
     }
-    table |= {name: _words(c.positions[:, axis]) for axis, name in enumerate(_CARTESIAN)}
+    table |= zip(_CARTESIAN, _vector_words(c.positions), strict=True)
     if "site_en" in c.columns:
         table["site_en"] = _words(c.columns["site_en"])
     if c.forces is not None:
-        table |= {name: _words(c.forces[:, axis]) for axis, name in enumerate(_FORCES)}
+        table |= zip(_FORCES, _vector_words(c.forces), strict=True)
     table |= {name: _words(column) for name, column in c.columns.items() if name not in table}
-    return list(table), zip(*table.values(), strict=True)
+    return table
+
+
+def _vector_words(rows: Floats) -> list[list[str]]:
+    words = list(map(repr, np.asarray(rows, dtype=np.float64).ravel().tolist()))
+    return [words[axis::3] for axis in range(3)]
 
 
 def _words(column: Column) -> list[str]:
     if column.dtype.kind == "U":
         return [str(word) for word in column]
-    return [_word(float(number)) for number in column]
+    return [_word(number) for number in np.asarray(column, dtype=np.float64).tolist()]
 
 
 def _word(number: float) -> str:
@@ -126,17 +153,19 @@ def _word(number: float) -> str:
 
 
 def _numbers(row: Floats) -> str:
-    return " ".join(repr(float(number)) for number in row)
+    return " ".join(map(repr, np.asarray(row, dtype=np.float64).tolist()))
 
 
 def _configuration(block: Block) -> Configuration:
     """Give the pieces of a block their meaning."""
-    table = dict(block.atoms)
     n = block.size
     rows = len(block.cell)
     cell = np.zeros((3, 3))
-    cell[:rows] = np.array([block.numbers(words, line) for words, line in block.cell]).reshape(rows, 3)
-    types = _types(block, table.pop("type", None))
+    for place, (words, line) in enumerate(block.cell):
+        cell[place] = block.numbers(words, line)
+    types = _types(block)
+    table = _table(block)
+    table.pop("type")
     if all(name in table for name in _CARTESIAN):
         positions = _take(block, table, _CARTESIAN)
     elif all(name in table for name in _DIRECT) and rows == 3:
@@ -149,12 +178,11 @@ def _configuration(block: Block) -> Configuration:
             block.atoms_line,
         )
     forces = _take(block, table, _FORCES) if any(name in table for name in _FORCES) else None
-    columns = {name: _column(words) for name, words in table.items()}
-    ids = columns.get("id")
-    if ids is not None and len(np.unique(ids)) != n:
+    ids = table.get("id")
+    if ids is not None and ids.dtype.kind == "f" and (ids == np.arange(1, n + 1)).all():
+        del table["id"]
+    elif ids is not None and len(np.unique(ids)) != n:
         raise bad("the column id names an atom twice", block.where, block.atoms_line)
-    if ids is not None and np.array_equal(ids, np.arange(1, n + 1)):
-        del columns["id"]
     return Configuration(
         types,
         positions,
@@ -163,26 +191,44 @@ def _configuration(block: Block) -> Configuration:
         energy=None if block.energy is None else block.numbers([block.energy[0]], block.energy[1])[0],
         forces=forces,
         plus_stress=_plus_stress(block),
-        columns=columns,
+        columns=table,
         features=tuple(block.features),
     )
 
 
-def _types(block: Block, words: list[str] | None) -> npt.NDArray[np.int64]:
-    if words is None or not all(word.isascii() and word.isdigit() and len(word) <= _DIGITS for word in words):
+def _table(block: Block) -> dict[str, Column]:
+    """The columns of AtomData by name."""
+    if block.plain:
+        try:
+            # all of a block at once: this is where the time of large files goes
+            values = np.array(list(map(float, block.words))).reshape(block.size, -1)
+        except ValueError:
+            pass
+        else:
+            return {name: values[:, place] for place, name in enumerate(block.names)}
+    return {name: _column(block.column(name)) for name in block.names}
+
+
+def _types(block: Block) -> npt.NDArray[np.int64]:
+    words = block.column("type") if "type" in block.names else [""]
+    text = "".join(words)
+    if not (text.isascii() and text.isdigit() and max(map(len, words)) <= _DIGITS):
         raise bad("the column type is missing, or is not whole numbers from 0", block.where, block.atoms_line)
-    return np.array([int(word) for word in words], dtype=np.int64)
+    return np.array(list(map(int, words)), dtype=np.int64)
 
 
-def _take(block: Block, table: dict[str, list[str]], names: tuple[str, str, str]) -> Floats:
+def _take(block: Block, table: dict[str, Column], names: tuple[str, str, str]) -> Floats:
     missing = [name for name in names if name not in table]
     if missing:
         raise bad(f"of the columns {' '.join(names)} {' '.join(missing)} is missing", block.where, block.atoms_line)
-    columns = []
-    for name in names:
-        words = table.pop(name)
-        columns.append([block.numbers([word], block.atoms_line + 1 + i)[0] for i, word in enumerate(words)])
-    return np.array(columns, dtype=np.float64).T.reshape(-1, 3)
+    taken = np.empty((block.size, 3))
+    for axis, name in enumerate(names):
+        column = table.pop(name)
+        if column.dtype.kind != "f" or not np.isfinite(column).all():
+            for row, word in enumerate(block.column(name)):
+                block.numbers([word], block.atoms_line + 1 + row)
+        taken[:, axis] = column
+    return taken
 
 
 def _column(words: list[str]) -> Column:

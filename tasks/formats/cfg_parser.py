@@ -3,14 +3,17 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from db.errors import InputError
 
 #: as many digits has no number of atoms, and Python refuses to read the longest of numbers
 _DIGITS = 9
+#: so many lines of a table are looked at together: a wrong Size must not make us read the whole file
+_PIECE = 4096
 
 
-@dataclass
+@dataclass(slots=True)
 class Block:
     """One ``BEGIN_CFG … END_CFG``, its words not yet converted; line numbers count from 1.
 
@@ -18,7 +21,9 @@ class Block:
         where: the file.
         size: number of atoms.
         cell: the rows of ``Supercell``, each with its line.
-        atoms: the columns of ``AtomData`` by name.
+        names: the columns of ``AtomData``.
+        words: its words, row by row.
+        plain: these words are ASCII without an underscore: what Python takes for a number is one.
         atoms_line: the line of ``AtomData``.
         energy: the word and its line.
         stress: names, words, and line.
@@ -29,12 +34,18 @@ class Block:
     where: str
     size: int = -1
     cell: list[tuple[list[str], int]] = field(default_factory=list)
-    atoms: dict[str, list[str]] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    plain: bool = False
     atoms_line: int = 0
     energy: tuple[str, int] | None = None
     stress: tuple[list[str], list[str], int] | None = None
     features: list[tuple[str, str]] = field(default_factory=list)
     parts: set[str] = field(default_factory=set)
+
+    def column(self, name: str) -> list[str]:
+        """The words of a column of ``AtomData``."""
+        return self.words[self.names.index(name) :: len(self.names)]
 
     def numbers(self, words: list[str], line: int) -> list[float]:
         """Convert words to finite numbers.
@@ -75,13 +86,13 @@ def bad(what: str, where: str, line: int) -> InputError:
     )
 
 
-def read_blocks(lines: Iterable[str], where: str) -> Iterator[Block]:
-    """Split lines into blocks.
+def read_blocks(lines: Iterable[str], where: str, before: int = 0) -> Iterator[Block]:
+    """Split lines into blocks; ``before`` lines stand above them in the file.
 
     Raises:
         InputError: a line outside a block, a block that is cut short, or one that breaks the grammar.
     """
-    reader = _Reader(lines, where)
+    reader = _Reader(lines, where, before)
     for text in reader:
         if text == "BEGIN_CFG":
             yield _read_block(reader)
@@ -92,11 +103,11 @@ def read_blocks(lines: Iterable[str], where: str) -> Iterator[Block]:
 class _Reader:
     """Lines without white space at their ends, counted, with one line of looking ahead."""
 
-    def __init__(self, lines: Iterable[str], where: str) -> None:
+    def __init__(self, lines: Iterable[str], where: str, before: int) -> None:
         self._lines = iter(lines)
         self._kept: str | None = None
         self.where = where
-        self.line = 0
+        self.line = before
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -111,6 +122,37 @@ class _Reader:
             # what a disk shows that has lost power, or room, while it wrote
             raise self.bad("a null byte")
         return text
+
+    def table(self, rows: int, columns: int) -> tuple[list[str], bool]:
+        """The words of the next lines, row by row, and whether they are plain.
+
+        Raises:
+            InputError: a line has another number of words, or the file ends here.
+        """
+        words: list[str] = []
+        plain = True
+        while rows > 0:
+            piece = list(islice(self._lines, min(rows, _PIECE)))
+            split = [line.split() for line in piece]
+            text = "".join(piece)
+            if "\0" in text or any(len(row) != columns for row in split):
+                self._explain(piece, columns)
+            self.line += len(piece)
+            if not piece:
+                self.inside()
+            words.extend(chain.from_iterable(split))
+            plain = plain and text.isascii() and "_" not in text
+            rows -= len(piece)
+        return words, plain
+
+    def _explain(self, lines: list[str], columns: int) -> None:
+        """Say which of the next lines is wrong."""
+        for line in lines:
+            self.line += 1
+            if "\0" in line:
+                raise self.bad("a null byte")
+            if len(line.split()) != columns:
+                raise self.bad(f"found {len(line.split())} columns where AtomData names {columns}")
 
     def put_back(self, text: str) -> None:
         """Let the next line be ``text`` again."""
@@ -146,7 +188,7 @@ def _read_block(reader: _Reader) -> Block:
             break
         if text:
             _read_section(reader, block, text)
-    if block.size < 0 or not block.atoms:
+    if block.size < 0 or not block.names:
         raise bad("the configuration has no Size or no AtomData", reader.where, begin)
     return block
 
@@ -164,7 +206,8 @@ def _read_section(reader: _Reader, block: Block, text: str) -> None:
             block.cell = _cell(reader)
         case ["AtomData:", *names]:
             block.atoms_line = reader.line
-            block.atoms = _atoms(reader, block.size, names)
+            block.names = names
+            block.words, block.plain = _atoms(reader, block.size, names)
         case ["Energy"]:
             found = reader.inside().split()
             if len(found) != 1:
@@ -200,16 +243,9 @@ def _cell(reader: _Reader) -> list[tuple[list[str], int]]:
         rows.append((words, reader.line))
 
 
-def _atoms(reader: _Reader, size: int, names: list[str]) -> dict[str, list[str]]:
+def _atoms(reader: _Reader, size: int, names: list[str]) -> tuple[list[str], bool]:
     if size < 1:
         raise reader.bad("AtomData needs a Size of at least 1 above it")
     if len(set(names)) != len(names):
         raise reader.bad("AtomData names a column twice")
-    columns: dict[str, list[str]] = {name: [] for name in names}
-    for _ in range(size):
-        words = reader.inside().split()
-        if len(words) != len(names):
-            raise reader.bad(f"found {len(words)} columns where AtomData names {len(names)}")
-        for name, word in zip(names, words, strict=True):
-            columns[name].append(word)
-    return columns
+    return reader.table(size, len(names))

@@ -87,7 +87,8 @@ def to_structure(configuration: Configuration, species: Sequence[str]) -> Struct
         InputError: a type without an element, or a symbol that is no element.
     """
     numbers = _numbers(species)
-    largest = int(configuration.types.max())
+    types = configuration.types.tolist()
+    largest = max(types)
     if largest >= len(numbers):
         raise InputError(
             f"a configuration has an atom of type {largest}, but there are only {len(numbers)} species: "
@@ -95,9 +96,9 @@ def to_structure(configuration: Configuration, species: Sequence[str]) -> Struct
             where="species",
             next_step=_NAME_IT,
         )
-    a, b, c = _vectors(configuration.cell)
+    a, b, c = _vectors(configuration.cell if configuration.rows else _box(configuration))
     return Structure(
-        numbers=tuple(numbers[kind] for kind in configuration.types),
+        numbers=tuple([numbers[kind] for kind in types]),
         positions=_vectors(configuration.positions),
         cell=(a, b, c),
         pbc=configuration.pbc,
@@ -111,7 +112,7 @@ def to_label(configuration: Configuration) -> Label | None:
     stress = None
     volume = _volume(configuration.cell)
     if configuration.plus_stress is not None and configuration.rows == 3 and volume > 0:
-        xx, yy, zz, yz, xz, xy = (-float(value) / volume for value in configuration.plus_stress)
+        xx, yy, zz, yz, xz, xy = (-value / volume for value in configuration.plus_stress.tolist())
         stress = (xx, yy, zz, yz, xz, xy)
     return Label(float(configuration.energy), _vectors(configuration.forces), stress)
 
@@ -121,11 +122,15 @@ def from_structure(
     label: Label | None,
     species: Sequence[str],
     features: Sequence[tuple[str, str]] = (),
+    columns: Mapping[str, Column] | None = None,
 ) -> Configuration:
     """The configuration of a structure and, if there is one, its label.
 
     A ``.cfg`` file is periodic along its first rows, so the periodic rows of the cell come first and the
     others are left out; this changes the order of the rows, never a position.
+
+    Args:
+        columns: further columns of ``AtomData``, such as ``nbh_grades``, γ of each neighbourhood.
 
     Raises:
         InputError: an element that is not in ``species``.
@@ -153,6 +158,7 @@ def from_structure(
         energy=None if label is None else label.energy,
         forces=None if label is None else np.array(label.forces, dtype=np.float64).reshape(-1, 3),
         plus_stress=stress,
+        columns=dict(columns or {}),
         features=tuple(features),
     )
 
@@ -169,8 +175,19 @@ def _numbers(species: Sequence[str]) -> list[int]:
 
 
 def _vectors(rows: Floats) -> tuple[Vector, ...]:
-    return tuple((float(x), float(y), float(z)) for x, y, z in rows)
+    return tuple((x, y, z) for x, y, z in np.asarray(rows, dtype=np.float64).tolist())
+
+
+def _box(configuration: Configuration) -> Floats:
+    """The room of a cluster that was cut out (feature ``box``, three lengths, Å): some engines cannot do without."""
+    try:
+        lengths = [float(word) for word in (configuration.feature("box") or "").split()]
+    except ValueError:
+        return configuration.cell
+    return np.diag(lengths) if len(lengths) == 3 and 0.0 < min(lengths) <= max(lengths) < 1e9 else configuration.cell
 
 
 def _volume(cell: Floats) -> float:
-    return abs(float(np.linalg.det(cell)))
+    # numpy's determinant costs as much as all the rest of a small cell
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = cell.tolist()
+    return abs(float(ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)))

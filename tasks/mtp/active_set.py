@@ -2,7 +2,8 @@
 
 γ = max_j |(b A⁻¹)_j| with b = dE/dθ per atom of a configuration and A the matrix of the b of the active set
 (Podryabinkin and Shapeev, Comput. Mater. Sci. 140, 171 (2017), eqs. 8 and 11; configuration mode). The set is found
-as MLIP-3 finds it, from a small multiple of the identity, so that γ means the same as there.
+as MLIP-3 finds it, from a small multiple of the identity, so that γ means the same as there. That of neighbourhoods is
+made in :mod:`tasks.mtp.active_neighbourhoods`.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,16 +61,18 @@ class ActiveSet:
         inverse: A⁻¹.
         indices: for each row the index in the training set, -1 where no configuration is.
         potential: :func:`fingerprint` of the potential.
+        atoms: for each row the atom whose neighbourhood it is, -1 where none is; None: rows are configurations.
     """
 
     matrix: Floats
     inverse: Floats
     indices: npt.NDArray[np.int64]
     potential: str
+    atoms: npt.NDArray[np.int64] | None = None
 
     @property
     def members(self) -> int:
-        """Number of rows that come from a configuration."""
+        """Number of rows that come from a configuration, or from a neighbourhood of one."""
         return int((self.indices >= 0).sum())
 
     def grade(self, row: Floats) -> float:
@@ -146,9 +150,28 @@ def enlarge(active: ActiveSet, candidates: Floats, *, most_swaps: int = 100_000)
     """
     if not len(candidates):
         return Enlarged((), np.empty(0), np.empty(0))
-    matrix = active.matrix.copy()
-    coordinates = candidates @ active.inverse
-    grades: Floats = np.abs(coordinates).max(axis=1)
+    grades = active.grades(candidates)
+    _, seats, after = exchange(active.matrix, active.inverse, candidates, most_swaps)
+    entered = tuple(sorted(int(k) for k in set(seats.tolist()) if k >= 0))
+    return Enlarged(entered, grades, after)
+
+
+def exchange(
+    matrix: Floats, inverse: Floats, candidates: Floats, most_swaps: int = 100_000
+) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
+    """MaxVol's exchanges themselves: rows of ``matrix`` for candidates, while the volume grows by more than 1.001.
+
+    Args:
+        matrix: A, (parameters, parameters).
+        inverse: A⁻¹.
+        candidates: at least one row, finite.
+        most_swaps: gives up beyond that.
+
+    Returns:
+        A afterwards; for each of its rows the candidate that took the place, or -1; γ of each candidate against it.
+    """
+    matrix = matrix.copy()
+    coordinates = candidates @ inverse
     seats = np.full(len(matrix), -1, dtype=np.int64)
     for swap in range(most_swaps):
         who, where = divmod(int(np.abs(coordinates).argmax()), len(matrix))
@@ -163,8 +186,8 @@ def enlarge(active: ActiveSet, candidates: Floats, *, most_swaps: int = 100_000)
         row = coordinates[who].copy()
         row[where] -= 1.0
         coordinates -= np.outer(coordinates[:, where] / pivot, row)
-    entered = tuple(sorted(int(k) for k in set(seats.tolist()) if k >= 0))
-    return Enlarged(entered, grades, np.abs(coordinates).max(axis=1))
+    after: Floats = np.abs(coordinates).max(axis=1)
+    return matrix, seats, after
 
 
 def fingerprint(potential: MTPData) -> str:
@@ -189,8 +212,9 @@ def fingerprint(potential: MTPData) -> str:
 
 def _is_one(active: ActiveSet) -> bool:
     m = len(active.indices) if active.indices.ndim == 1 else -1
+    whole = [active.indices] if active.atoms is None else [active.indices, active.atoms]
     arrays = (active.matrix, active.inverse)
-    return active.indices.dtype.kind == "i" and all(
+    return all(array.dtype.kind == "i" and array.shape == (m,) for array in whole) and all(
         array.dtype.kind == "f" and array.shape == (m, m) and bool(np.isfinite(array).all()) for array in arrays
     )
 
@@ -202,34 +226,40 @@ def save_active_set(path: Path, active: ActiveSet) -> None:
         StorageError: the disk refuses.
     """
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        matrix=active.matrix,
-        inverse=active.inverse,
-        indices=active.indices,
-        potential=np.array(active.potential),
-    )
+    arrays: dict[str, Any] = {"matrix": active.matrix, "inverse": active.inverse, "indices": active.indices}
+    if active.atoms is not None:
+        arrays["atoms"] = active.atoms
+    np.savez(buffer, potential=np.array(active.potential), **arrays)
     write_whole(path, buffer.getvalue())
 
 
-def load_active_set(path: Path, potential: MTPData) -> ActiveSet:
+def load_active_set(path: Path, potential: MTPData, *, neighbourhoods: bool = False) -> ActiveSet:
     """Read it, and refuse one that belongs to another potential.
+
+    Args:
+        path: the file.
+        potential: that it was made with.
+        neighbourhoods: whether one of neighbourhoods is wanted, or one of configurations.
 
     Raises:
         MissingError: no such file.
-        InputError: not an active set, or that of another potential.
+        InputError: not an active set, or that of another potential, or of the other kind.
     """
     again = "train the potential again: training writes both files together"
     try:
         # through memory: numpy leaves a file that it cannot read open
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            active = ActiveSet(file["matrix"], file["inverse"], file["indices"], str(file["potential"]))
+            atoms = file["atoms"] if "atoms" in file.files else None
+            active = ActiveSet(file["matrix"], file["inverse"], file["indices"], str(file["potential"]), atoms)
     except FileNotFoundError:
         raise MissingError("there is no active set", where=str(path), next_step=again) from None
     except _UNREADABLE as error:
         raise InputError(f"this is not an active set: {error}", where=str(path), next_step=again) from None
     if not _is_one(active):
         raise InputError("the numbers of this active set do not fit together", where=str(path), next_step=again)
+    if (active.atoms is not None) is not neighbourhoods:
+        has, wanted = ("neighbourhoods", "configurations")[:: -1 if neighbourhoods else 1]
+        raise InputError(f"this is an active set of {has}, not of {wanted}", where=str(path), next_step=again)
     if active.potential != fingerprint(potential):
         raise InputError(
             "this active set belongs to another potential: γ would mean nothing",

@@ -1,23 +1,26 @@
 """Sets of configurations as the steps use them: records with labels and features, read from and written to ``.cfg``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from ase.data import atomic_numbers
 
 from db.errors import InputError
 from db.records import Json, Label, Structure
-from tasks.formats.cfg import from_structure, read_cfg, to_label, to_structure, write_cfg
+from tasks.formats.cfg import Configuration, from_structure, read_cfg, to_label, to_structure, write_cfg
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A configuration, what the reference says of it if anything, and its features."""
+    """A configuration, what the reference says of it if anything, its features, and γ of each atom if that is known."""
 
     structure: Structure
     label: Label | None = None
     features: Mapping[str, str] = field(default_factory=dict)
+    grades: npt.NDArray[np.float64] | None = field(default=None, compare=False)
 
 
 def symbols_of(spec: Json) -> list[str]:
@@ -43,7 +46,14 @@ def read_samples(path: Path, symbols: Sequence[str]) -> list[Sample]:
     Raises:
         InputError: the file is not there or is not a ``.cfg`` file, or has a type without an element.
     """
-    return [Sample(to_structure(c, symbols), to_label(c), dict(c.features)) for c in read_cfg(path)]
+    return list(stream_samples(path, symbols))
+
+
+def stream_samples(path: Path, symbols: Sequence[str]) -> Iterator[Sample]:
+    """As :func:`read_samples`, one by one."""
+    for c in read_cfg(path):
+        grades = None if c.nbh_grades is None or c.nbh_grades.dtype.kind == "U" else np.asarray(c.nbh_grades, float)
+        yield Sample(to_structure(c, symbols), to_label(c), dict(c.features), grades)
 
 
 def read_labelled(path: Path, symbols: Sequence[str]) -> list[tuple[Structure, Label]]:
@@ -73,4 +83,9 @@ def write_samples(path: Path, samples: Iterable[Sample], symbols: Sequence[str])
         InputError: an element that is not among the symbols.
         StorageError: the disk refuses.
     """
-    return write_cfg(path, (from_structure(s.structure, s.label, symbols, tuple(s.features.items())) for s in samples))
+    return write_cfg(path, (_configuration(sample, symbols) for sample in samples))
+
+
+def _configuration(sample: Sample, symbols: Sequence[str]) -> Configuration:
+    columns = None if sample.grades is None else {"nbh_grades": sample.grades}
+    return from_structure(sample.structure, sample.label, symbols, tuple(sample.features.items()), columns)

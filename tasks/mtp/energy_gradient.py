@@ -18,6 +18,8 @@ Index = npt.NDArray[np.intp]
 
 #: matrices with more elements than this are kept sparse
 _DENSE = 20_000
+#: neighbourhoods whose rows are made together
+_BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,54 @@ class EnergyGradient:
             types: of the atoms, from 0.
             js: neighbours of each atom; blank ones lie at the cutoff, where all radial functions are zero.
         """
-        p = self._potential
-        atoms, species = len(types), int(p.species_count)
-        sums = self._pair_sums(vectors, types, js)
-        radial = np.asarray(p.radial_coeffs)[types]  # (atoms, species, functions, basis)
+        species = int(self._potential.species_count)
+        moments, each = self._derivatives(vectors, types, types[js])
+        by_radial = np.zeros((species, *each.shape[1:]))
+        if species == 1:
+            by_radial[0] = each.sum(axis=0)
+        else:
+            np.add.at(by_radial, types, each)
+        by_radial = by_radial.reshape(species, each.shape[1], species, -1).transpose(0, 2, 1, 3)
+        counts = np.bincount(types, minlength=species).astype(float)
+        return np.concatenate([moments.sum(axis=1), counts, by_radial.ravel()])
+
+    def rows(self, vectors: Floats, types: npt.NDArray[np.int32], js: npt.NDArray[np.int32]) -> Floats:
+        """dV/dθ of the neighbourhood of each atom, (atoms, parameters); their sum is dE/dθ.
+
+        Args:
+            vectors: as in :meth:`__call__`.
+            types: as in :meth:`__call__`.
+            js: as in :meth:`__call__`.
+        """
+        species = int(self._potential.species_count)
+        found = []
+        for begin in range(0, len(types), _BLOCK):  # by blocks, so that what lies between stays small
+            block = slice(begin, begin + _BLOCK)
+            mine = types[block]
+            moments, each = self._derivatives(vectors[block], mine, types[js[block]])
+            atoms, functions = each.shape[:2]
+            by_radial = np.zeros((atoms, species, *each.shape[1:]))
+            by_radial[np.arange(atoms), mine] = each
+            by_radial = by_radial.reshape(atoms, species, functions, species, -1).transpose(0, 1, 3, 2, 4)
+            own = (mine[:, None] == np.arange(species)).astype(float)
+            found.append(np.concatenate([moments.T, own, by_radial.reshape(atoms, -1)], axis=1))
+        return np.concatenate(found)
+
+    def _derivatives(
+        self, vectors: Floats, types: npt.NDArray[np.int32], others: npt.NDArray[np.int32]
+    ) -> tuple[Floats, Floats]:
+        """Of each atom: its basis functions, (functions, atoms), and dV/d(radial coefficients of its type).
+
+        The latter as (atoms, radial functions, species·basis).
+
+        Args:
+            vectors: from each atom to its neighbours, Å.
+            types: of the atoms.
+            others: types of the neighbours.
+        """
+        atoms = len(types)
+        sums = self._pair_sums(vectors, others)
+        radial = np.asarray(self._potential.radial_coeffs)[types]  # (atoms, species, functions, basis)
         functions = radial.shape[2]
         weights = radial.transpose(0, 2, 1, 3).reshape(atoms, functions, -1)
         moments = np.zeros((self._moments, atoms))
@@ -80,17 +126,9 @@ class EnergyGradient:
         slopes = self._contract(moments)
         spread = np.zeros((atoms, functions, sums.shape[2]))
         spread[:, self._mu, self._angular] = slopes[: self._basic].T
-        each = spread @ sums.transpose(0, 2, 1)  # (atoms, functions, species·basis)
-        by_radial = np.zeros((species, *each.shape[1:]))
-        if species == 1:
-            by_radial[0] = each.sum(axis=0)
-        else:
-            np.add.at(by_radial, types, each)
-        by_radial = by_radial.reshape(species, functions, species, -1).transpose(0, 2, 1, 3)
-        counts = np.bincount(types, minlength=species).astype(float)
-        return np.concatenate([moments[self._mapping].sum(axis=1), counts, by_radial.ravel()])
+        return moments[self._mapping], spread @ sums.transpose(0, 2, 1)
 
-    def _pair_sums(self, vectors: Floats, types: npt.NDArray[np.int32], js: npt.NDArray[np.int32]) -> Floats:
+    def _pair_sums(self, vectors: Floats, others: npt.NDArray[np.int32]) -> Floats:
         """Σ_j Q_β(r_ij)·(product of direction cosines), (atoms, species·basis, angular)."""
         p = self._potential
         distance = np.sqrt(np.einsum("ikx,ikx->ik", vectors, vectors))
@@ -102,7 +140,7 @@ class EnergyGradient:
         basis = self._radial_basis(distance)
         species = int(p.species_count)
         if species > 1:
-            mine = types[js][None] == np.arange(species)[:, None, None]
+            mine = others[None] == np.arange(species)[:, None, None]
             basis = (mine[:, None] * basis[None]).reshape(-1, *distance.shape)
         sums: Floats = basis.transpose(1, 0, 2) @ angular.transpose(1, 2, 0)
         return sums

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from db.errors import InputError
 from db.records import Label, Structure
-from tasks.mtp.evaluator import Evaluator
+from tasks.model import Predictor, predict_structure
 from tasks.mtp.neighbours import NonsenseCellError
 
 Floats = npt.NDArray[np.float64]
@@ -49,8 +49,18 @@ class Difference:
         """Number of atoms."""
         return len(self.forces)
 
+    @property
+    def eps_f(self) -> float:
+        """ε_F, eV/Å: the RMS over the atoms of the norm of the force error (equation 1 of the Pb report, squared)."""
+        return math.sqrt(float((self.forces**2).sum(axis=1).mean()))
 
-def differences(evaluator: Evaluator, pairs: Sequence[Pair], species: Sequence[int]) -> list[Difference]:
+    @property
+    def eps_e(self) -> float:
+        """ε_E, eV a cell: the absolute error of the energy (equation 2 of the Pb report)."""
+        return abs(self.energy)
+
+
+def differences(predictor: Predictor, pairs: Sequence[Pair], species: Sequence[int]) -> list[Difference]:
     """Predict each configuration and subtract its label.
 
     Raises:
@@ -59,7 +69,7 @@ def differences(evaluator: Evaluator, pairs: Sequence[Pair], species: Sequence[i
     found = []
     for number, (structure, label) in enumerate(pairs, start=1):
         try:
-            seen = evaluator.predict_structure(structure, species)
+            seen = predict_structure(predictor, structure, species)
         except NonsenseCellError as error:
             raise InputError(f"configuration {number} cannot be used: {error}") from error
         stress = None if label.stress is None else seen.stress - np.array(label.stress)
@@ -83,21 +93,20 @@ def errors_of(found: Sequence[Difference]) -> dict[str, Any] | None:
     """
     if not found:
         return None
-    squares = [(d.forces**2).sum(axis=1) for d in found]
-    all_squares = np.concatenate(squares)
+    squares = np.concatenate([(d.forces**2).sum(axis=1) for d in found])
     per_atom = np.array([d.energy / d.atoms for d in found])
     stresses = [d.stress for d in found if d.stress is not None]
-    vector = math.sqrt(all_squares.mean())
+    vector = math.sqrt(squares.mean())
     return {
         "n": len(found),
-        "eps_F": float(np.mean([math.sqrt(s.mean()) for s in squares])),
-        "eps_E": float(np.mean([abs(d.energy) for d in found])),
+        "eps_F": float(np.mean([d.eps_f for d in found])),
+        "eps_E": float(np.mean([d.eps_e for d in found])),
         "eps_E_per_atom": float(np.abs(per_atom).mean()),
         "rmse_energy_per_atom": math.sqrt((per_atom**2).mean()),
         "rmse_force_component": vector / math.sqrt(3.0),
         "rms_force_vector": vector,
         "rmse_stress": math.sqrt(np.mean(np.square(stresses))) if stresses else None,
-        "max_force": math.sqrt(all_squares.max()),
+        "max_force": math.sqrt(squares.max()),
     }
 
 

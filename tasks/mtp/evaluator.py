@@ -12,6 +12,9 @@ from motep.potentials.mtp.data import MTPData
 from db.errors import InputError
 from db.records import Structure
 from tasks.formats.mtp import read_potential
+from tasks.model import Prediction, predict_structure
+from tasks.model import enclosing_cell as enclosing_cell  # others still look for it here
+from tasks.model import types_of as types_of
 from tasks.mtp.energy_gradient import EnergyGradient
 from tasks.mtp.neighbours import NeighbourKeeper
 
@@ -19,21 +22,6 @@ Floats = npt.NDArray[np.float64]
 Types = npt.NDArray[np.int32]
 
 _VOIGT = [0, 4, 8, 5, 2, 1]  # xx, yy, zz, yz, xz, xy in a flat 3×3
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a potential says of one configuration.
-
-    Attributes:
-        energy: of the whole cell, eV.
-        forces: eV/Å, (atoms, 3).
-        stress: eV/Å³, ASE's sign, xx, yy, zz, yz, xz, xy; nan where the cell is not periodic in three directions.
-    """
-
-    energy: float
-    forces: Floats
-    stress: Floats
 
 
 @dataclass(slots=True)
@@ -58,6 +46,11 @@ class Evaluator:
         self._vectors: Floats = np.empty((0, 0, 3))
         self._types: Types = np.empty(0, np.int32)
         self._values = _MomentValues(np.empty((0, 0)))
+
+    @property
+    def cutoff(self) -> float:
+        """Å; atoms further apart do not feel each other."""
+        return self.keeper.cutoff
 
     @property
     def parameters(self) -> int:
@@ -104,24 +97,21 @@ class Evaluator:
         """
         return self.gradient() / len(self._types)
 
-    def predict_structure(self, structure: Structure, species: Sequence[int]) -> Prediction:
-        """As :meth:`predict`, for a record; directions that are not periodic get room instead of images.
+    def rows(self) -> Floats:
+        """∂V/∂θ of each neighbourhood of the configuration that was predicted last, (atoms, parameters).
 
-        Args:
-            structure: any.
-            species: atomic numbers in the order of the potential's types.
-
-        Raises:
-            InputError: an atom of another species.
-            NonsenseCellError: the cell cannot be one of matter.
+        V is what one atom adds to the energy (MLIP-3's paper, equation 10); their sum is :meth:`gradient`.
         """
-        types = types_of(structure.numbers, species)
-        positions = np.array(structure.positions, dtype=float).reshape(-1, 3)
-        cell = enclosing_cell(positions, np.array(structure.cell), structure.pbc, self.keeper.cutoff)
-        seen = self.predict(types, positions, cell)
-        if all(structure.pbc):
-            return seen
-        return Prediction(seen.energy, seen.forces, np.full(6, np.nan))
+        with np.errstate(all="ignore"):
+            return self._gradient.rows(self._vectors, self._types, self.keeper.neighbours.js)
+
+    def forget(self) -> None:
+        """Build the list of neighbours anew next time: what comes then depends on nothing that was before."""
+        self.keeper.forget()
+
+    def predict_structure(self, structure: Structure, species: Sequence[int]) -> Prediction:
+        """As :func:`tasks.model.predict_structure`."""
+        return predict_structure(self, structure, species)
 
 
 def open_potential(path: Path, species: Sequence[int]) -> MTPData:
@@ -151,37 +141,3 @@ def volume_of(cell: Floats) -> float:
     """Å³, of three rows; plain numbers, as this is asked at every step."""
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = cell.tolist()
     return abs(float(ax * (by * cz - bz * cy) - ay * (bx * cz - bz * cx) + az * (bx * cy - by * cx)))
-
-
-def types_of(numbers: Sequence[int], species: Sequence[int]) -> Types:
-    """The type of each atom, from 0.
-
-    Raises:
-        InputError: an atom of a species that the potential does not know.
-    """
-    place = {number: index for index, number in enumerate(species)}
-    strange = sorted(set(numbers) - set(place))
-    if strange:
-        raise InputError(
-            f"atoms with atomic number {strange} are unknown to the potential (it knows {list(species)})",
-            next_step="name all species of the campaign in pilot.toml, in one order",
-        )
-    return np.array([place[number] for number in numbers], dtype=np.int32)
-
-
-def enclosing_cell(positions: Floats, cell: Floats, pbc: Sequence[bool], cutoff: float) -> Floats:
-    """A cell that is periodic in three directions and holds the same neighbours.
-
-    Along a direction that is not periodic the cell gets a vector across the others that is longer than the atoms
-    reach plus the cutoff, so that no image is a neighbour.
-    """
-    if all(pbc):
-        return cell
-    full = cell.astype(float).copy()
-    fixed = [k for k in range(3) if pbc[k]]
-    free = [k for k in range(3) if not pbc[k]]
-    basis = np.linalg.qr(full[fixed].T, mode="complete")[0] if fixed else np.eye(3)
-    for k, direction in zip(free, basis.T[len(fixed) :], strict=True):
-        along = positions @ direction
-        full[k] = direction * (float(np.ptp(along)) + cutoff + 1.0)
-    return full

@@ -2,25 +2,22 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pilot import host
-from tasks.mtp.active_set import ActiveSet
-from tasks.mtp.evaluator import Evaluator, volume_of
+from tasks.model import Grader, Prediction
+from tasks.mtp.attention import Attention
+from tasks.mtp.evaluator import volume_of
 from tasks.mtp.gamma_record import GammaRecord
+from tasks.mtp.keeping import Keeper, Moment
 from tasks.mtp.lammps_library import Ints, Push
 from tasks.mtp.neighbours import NonsenseCellError
+from tasks.mtp.sampling import Sampler
 
 Floats = npt.NDArray[np.float64]
 
-STOP_FILE = "stop"
-
-_CHECK_EVERY_S = 0.25
-_SPEAK_EVERY_S = 10.0
 #: volume of the cell over that at the start beyond which matter has come apart, or collapsed
 _MOST_SWELLING = 8.0
 
@@ -40,65 +37,46 @@ class Limits:
     most: int
 
 
-class Keeper:
-    """The configurations to keep: when there are too many, every second one goes, and so on."""
-
-    def __init__(self, most: int) -> None:
-        self._most = max(most, 1)
-        self._stride = 1
-        self._seen = 0
-        self.kept: list[tuple[int, float, Floats, Floats]] = []
-
-    def offer(self, step: int, gamma: float, positions: Floats, cell: Floats) -> None:
-        """One more that is worth keeping."""
-        if self._seen % self._stride == 0:
-            if len(self.kept) == self._most:
-                self.kept = self.kept[::2]
-                self._stride *= 2
-            if self._seen % self._stride == 0 and len(self.kept) < self._most:
-                self.insist(step, gamma, positions, cell)
-        self._seen += 1
-
-    def insist(self, step: int, gamma: float, positions: Floats, cell: Floats) -> None:
-        """One that is kept in any case, in place of the last if there is no room."""
-        if len(self.kept) == self._most:
-            self.kept.pop()
-        self.kept.append((step, gamma, positions.copy(), cell.copy()))
-
-    def state(self) -> dict[str, Any]:
-        """All it remembers, to the last digit."""
-        kept = [(step, gamma, positions.tolist(), cell.tolist()) for step, gamma, positions, cell in self.kept]
-        return {"stride": self._stride, "seen": self._seen, "kept": kept}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Be what :meth:`state` told of."""
-        self._stride, self._seen = int(state["stride"]), int(state["seen"])
-        self.kept = [
-            (int(step), float(gamma), np.array(positions), np.array(cell))
-            for step, gamma, positions, cell in state["kept"]
-        ]
+def nonsense(seen: Prediction, volume: float, before: float) -> str:
+    """Why a prediction is none of matter, for a cell of ``volume`` that once had ``before`` (Å³); "" if it is one."""
+    if not (math.isfinite(seen.energy) and np.isfinite(seen.forces).all()):
+        return "energy or forces are not finite"
+    if not 1.0 / _MOST_SWELLING < volume / before < _MOST_SWELLING:
+        return f"the cell went from {before:.1f} to {volume:.1f} Å³"
+    return ""
 
 
 class Explorer:
-    """The force field of one exploration: predicts, grades, keeps, and ends the run when it must."""
+    """The force field of one exploration: predicts, grades, keeps, and ends the run when it must.
 
-    def __init__(self, evaluator: Evaluator, active: ActiveSet, types: Ints, limits: Limits, steps: int) -> None:
-        self.evaluator = evaluator
-        self.active = active
+    Args:
+        grader: the potential.
+        types: of the atoms, from 0.
+        limits: when to keep and when to end.
+        steps: that are wanted, over all phases.
+        sampler: takes a sample uniform in γ; None: none is wanted.
+    """
+
+    def __init__(self, grader: Grader, types: Ints, limits: Limits, steps: int, sampler: Sampler | None = None) -> None:
+        self.grader = grader
         self.types = types
         self.limits = limits
         self.keeper = Keeper(limits.most)
+        self.sampler = sampler
         self.record = GammaRecord(steps)
+        self.attention = Attention()
         self.above_save = 0
         self.above_break = 0
         self.broke = ""
-        self.stopped = False
         self.steps = steps
         self.last_step = 0
         self._volume = 0.0
         self._counted = -1
-        self._next_check = 0.0
-        self._next_word = 0.0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has asked it to stop."""
+        return self.attention.stopped
 
     def ended(self) -> bool:
         """Whether the run shall go no further."""
@@ -108,6 +86,7 @@ class Explorer:
         """All it remembers of a run that has not ended, to the last digit."""
         return {
             "keeper": self.keeper.state(),
+            "sampler": None if self.sampler is None else self.sampler.state(),
             "record": self.record.state(),
             "above_save": self.above_save,
             "step": self.last_step,
@@ -117,6 +96,8 @@ class Explorer:
     def restore(self, state: dict[str, Any]) -> None:
         """Be what :meth:`state` told of."""
         self.keeper.restore(state["keeper"])
+        if self.sampler is not None:
+            self.sampler.restore(state["sampler"])
         self.record.restore(state["record"])
         self.above_save = int(state["above_save"])
         self.last_step = self._counted = int(state["step"])
@@ -124,7 +105,7 @@ class Explorer:
 
     def forget_neighbours(self) -> None:
         """Let what comes depend on where the atoms are, and not on when the list of neighbours was made."""
-        self.evaluator.keeper.forget()
+        self.grader.forget()
 
     def push(self, step: int, tags: Ints, positions: Floats, cell: Floats) -> Push:
         """What LAMMPS asks for at every step; after the end was decided, nothing acts on the atoms."""
@@ -138,44 +119,46 @@ class Explorer:
         volume = volume_of(cell)
         self._volume = self._volume or volume
         try:
-            seen = self.evaluator.predict(self.types[tags - 1], positions, cell)
-            gamma = self.active.grade(self.evaluator.row())
+            seen = self.grader.predict(self.types[tags - 1], positions, cell)
+            if step > self._counted:  # each part of the run begins with the step that ended the one before
+                self._counted = step
+                self._grade(step, tags, positions, cell)
         except NonsenseCellError as error:
             self.broke = str(error)
             return nothing
-        if step > self._counted:  # each part of the run begins with the step that ended the one before
-            self._counted = step
-            self.record.add(step, gamma)
-            self._decide(step, gamma, positions[np.argsort(tags)], cell)
         self._look_up(step)
-        if not (math.isfinite(seen.energy) and np.isfinite(seen.forces).all()):
-            self.broke = self.broke or "energy or forces are not finite"
-        elif not 1.0 / _MOST_SWELLING < volume / self._volume < _MOST_SWELLING:
-            self.broke = self.broke or f"the cell went from {self._volume:.1f} to {volume:.1f} Å³"
+        self.broke = self.broke or nonsense(seen, volume, self._volume)
         if self.ended():
             return nothing
         xx, yy, zz, yz, xz, xy = (-volume * seen.stress).tolist()
         return Push(seen.energy, seen.forces, np.array([xx, yy, zz, xy, xz, yz]))
 
-    def _decide(self, step: int, gamma: float, positions: Floats, cell: Floats) -> None:
+    def _grade(self, step: int, tags: Ints, positions: Floats, cell: Floats) -> None:
+        """How far it extrapolates, and what follows from that."""
+        gamma = self.grader.grade()
+        self.record.add(step, gamma)
+
+        def moment() -> Moment:
+            order = np.argsort(tags)
+            grades = self.grader.grades_of_atoms()
+            return Moment(
+                step, gamma, positions[order], cell.copy(), None if grades is None else np.asarray(grades)[order]
+            )
+
         if gamma > self.limits.stop or not math.isfinite(gamma):
             self.above_save += 1
             self.above_break += 1
             self.broke = f"γ = {gamma:.4g} is above {self.limits.stop:g}"
             if math.isfinite(gamma):
-                self.keeper.insist(step, gamma, positions, cell)
+                self.keeper.insist(moment())
         elif gamma > self.limits.save:
             self.above_save += 1
-            self.keeper.offer(step, gamma, positions, cell)
+            self.keeper.offer(moment)
+        if self.sampler is not None:
+            self.sampler.offer(gamma, moment)
 
     def _look_up(self, step: int) -> None:
-        """Now and then: has somebody asked to stop, and is it time to say something?"""
-        now = host.monotonic()
-        if now >= self._next_check:
-            self._next_check = now + _CHECK_EVERY_S
-            self.stopped = Path(STOP_FILE).exists()
-        if now >= self._next_word:
-            self._next_word = now + _SPEAK_EVERY_S
+        if self.attention.look_up():
             print(
                 f"step {step} of {self.steps}: γ up to {self.record.highest:.3g}, mean {self.record.mean:.3g}; "
                 f"{self.above_save} above {self.limits.save:g}",

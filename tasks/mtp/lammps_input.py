@@ -10,10 +10,50 @@ Floats = npt.NDArray[np.float64]
 
 #: the fix through which the potential enters
 FIX = "pf"
+#: the fix that changes the cell while a liquid is cooled at constant volume
+_SQUEEZE = "squeeze"
 _LARGEST_SEED = 900_000_000
 _STEPS_OF_ONE_ATOM = 8000
 _FEWEST_STEPS = 100
 _MOST_STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Melt:
+    """How a liquid is made before the run that is wanted (Novikov et al., MLST 2, 025002 (2021), section 5.2.2).
+
+    Attributes:
+        temperature: K, of melting.
+        steps: of melting, at constant volume.
+        cooling_steps: from there to the temperature that is wanted, and to the cell or the pressure that is wanted.
+        scale: the lengths of the molten cell over those of the cell that is wanted.
+    """
+
+    temperature: float
+    steps: int
+    cooling_steps: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of the run.
+
+    Attributes:
+        first: the step at which it begins.
+        last: the step at which it ends, and the next one begins.
+        start: K, at its beginning.
+        end: K, at its end.
+        pressure: bar; None: the barostat is not at work.
+        squeeze: whether the cell goes to the one that is wanted, linearly.
+    """
+
+    first: int
+    last: int
+    start: float
+    end: float
+    pressure: float | None
+    squeeze: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +64,11 @@ class Dynamics:
         temperature: K.
         pressure: bar; None: constant volume.
         coupling: "iso", "aniso" or "tri": which parts of the cell may change.
-        steps: number of steps.
+        steps: number of steps, without those that make a liquid.
         timestep_fs: fs.
         seed: of the velocities.
         thermostat: False gives constant energy (to check the forces).
+        melt: how a liquid is made first; None: it stays a crystal.
     """
 
     temperature: float
@@ -37,6 +78,34 @@ class Dynamics:
     timestep_fs: float
     seed: int
     thermostat: bool = True
+    melt: Melt | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """All stretches, in order."""
+        t, melt = self.temperature, self.melt
+        if melt is None:
+            return (Phase(0, self.steps, t, t, self.pressure),)
+        cold = melt.steps + melt.cooling_steps
+        return (
+            Phase(0, melt.steps, melt.temperature, melt.temperature, None),
+            Phase(melt.steps, cold, melt.temperature, t, self.pressure, squeeze=self.pressure is None),
+            Phase(cold, cold + self.steps, t, t, self.pressure),
+        )
+
+    @property
+    def all_steps(self) -> int:
+        """Those that make a liquid, too."""
+        return self.phases[-1].last
+
+    def phase_at(self, step: int) -> Phase:
+        """That which goes on from a step."""
+        return next(phase for phase in self.phases if step < phase.last or phase is self.phases[-1])
+
+    @property
+    def scale(self) -> float:
+        """The lengths of the cell at the beginning over those of the cell that is wanted."""
+        return 1.0 if self.melt is None else self.melt.scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +179,32 @@ def steps_in_part(atoms: int) -> int:
     return min(max(_STEPS_OF_ONE_ATOM // atoms, _FEWEST_STEPS), _MOST_STEPS)
 
 
-def input_file(dynamics: Dynamics, atoms: int) -> str:
-    """The text of in.lammps, as a person would run it: in one piece."""
+def input_file(dynamics: Dynamics, atoms: int, cell: Floats) -> str:
+    """The text of in.lammps, as a person would run it: in one piece.
+
+    Args:
+        dynamics: what it does.
+        atoms: how many there are.
+        cell: lower triangular, the one that is wanted in the end; at constant volume a liquid is brought to it.
+    """
+    first, *later = dynamics.phases
     lines = [
         "# Exploration with a moment tensor potential; units: Å, eV, ps, K, bar.",
         f"# Energy, forces, virial and the extrapolation grade come from pilot through the fix {FIX}.",
         f"# It is run in parts of {steps_in_part(atoms)} steps, each from the restart file of the one before.",
         *beginning(dynamics, atoms),
-        f"run {dynamics.steps}",
+        f"run {first.last}",
     ]
+    for before, phase in zip(dynamics.phases, later, strict=False):
+        lines += ["unfix move", *([f"unfix {_SQUEEZE}"] if before.squeeze else [])]
+        lines += [*_integrator(dynamics, phase, atoms), *_squeeze(phase, cell), f"run {phase.last - phase.first}"]
     return "\n".join(lines) + "\n"
 
 
 def beginning(dynamics: Dynamics, atoms: int) -> list[str]:
     """All lines before the first ``run``."""
     seed = dynamics.seed % _LARGEST_SEED + 1
+    phase = dynamics.phases[0]
     return [
         "units metal",
         "atom_style atomic",
@@ -133,13 +213,17 @@ def beginning(dynamics: Dynamics, atoms: int) -> list[str]:
         "box tilt large",
         "read_data data.lammps",
         *_settings(dynamics),
-        *_velocities(dynamics.temperature, seed, atoms),
-        *_dynamics(dynamics, atoms),
+        *_velocities(phase.start, seed, atoms),
+        *_dynamics(dynamics, phase, atoms),
     ]
 
 
-def going_on(dynamics: Dynamics, atoms: int, restart: str) -> list[str]:
-    """All lines before a later ``run``; what the thermostat and the barostat remember is in the restart file."""
+def going_on(dynamics: Dynamics, step: int, atoms: int, restart: str, cell: Floats) -> list[str]:
+    """All lines before a later ``run``, from a step on.
+
+    What the thermostat and the barostat remember, and the cell from which a squeeze began, is in the restart file.
+    """
+    phase = dynamics.phase_at(step)
     return [
         "clear",
         "atom_modify sort 0 0.0",
@@ -147,8 +231,14 @@ def going_on(dynamics: Dynamics, atoms: int, restart: str) -> list[str]:
         f"read_restart {restart}",
         *_settings(dynamics),
         *_free_centre(atoms),
-        *_dynamics(dynamics, atoms),
+        *_dynamics(dynamics, phase, atoms),
+        *_squeeze(phase, cell),
     ]
+
+
+def run_line(phase: Phase, upto: int) -> str:
+    """Run to a step of a phase; what changes along the phase, changes over all of it."""
+    return f"run {upto} upto start {phase.first} stop {phase.last} post no"
 
 
 def _settings(dynamics: Dynamics) -> list[str]:
@@ -161,14 +251,14 @@ def _settings(dynamics: Dynamics) -> list[str]:
     ]
 
 
-def _dynamics(dynamics: Dynamics, atoms: int) -> list[str]:
+def _dynamics(dynamics: Dynamics, phase: Phase, atoms: int) -> list[str]:
     return [
         f"fix {FIX} all external pf/callback 1 1",
         f"fix_modify {FIX} energy yes virial yes",
-        *_integrator(dynamics, dynamics.timestep_fs / 1000.0, atoms),
+        *_integrator(dynamics, phase, atoms),
         "thermo_style custom step temp pe ke etotal press vol",
         "thermo_modify norm no flush yes",
-        f"thermo {max(1, dynamics.steps // 100)}",
+        f"thermo {max(1, dynamics.all_steps // 100)}",
     ]
 
 
@@ -184,19 +274,28 @@ def _free_centre(atoms: int) -> list[str]:
     return ["compute_modify thermo_temp extra/dof 0"] if atoms == 1 else []
 
 
-def _integrator(dynamics: Dynamics, step: float, atoms: int) -> list[str]:
+def _integrator(dynamics: Dynamics, phase: Phase, atoms: int) -> list[str]:
     """Nosé–Hoover with LAMMPS' usual damping: 100 steps for the temperature, 1000 for the pressure."""
     if not dynamics.thermostat:
         return ["fix move all nve"]
-    t = dynamics.temperature
-    temperature = f"temp {t:.6g} {t:.6g} {100 * step:.6g}"
-    if dynamics.pressure is None:
+    step = dynamics.timestep_fs / 1000.0
+    temperature = f"temp {phase.start:.6g} {phase.end:.6g} {100 * step:.6g}"
+    if phase.pressure is None:
         lines = [f"fix move all nvt {temperature}"]
     else:
-        p = dynamics.pressure
+        p = phase.pressure
         pressure = f"{dynamics.coupling} {p:.6g} {p:.6g} {1000 * step:.6g}"
         # a flip would exchange the vectors of the cell in the middle of the run
         lines = [f"fix move all npt {temperature} {pressure} flip no"]
     if atoms == 1:
         lines.append("compute_modify move_temp extra/dof 0")
     return lines
+
+
+def _squeeze(phase: Phase, cell: Floats) -> list[str]:
+    """The cell goes to the one that is wanted, the atoms with it; its corner stays where it is."""
+    if not phase.squeeze:
+        return []
+    edges = " ".join(f"{axis} final 0 {cell[k, k]:.12f}" for k, axis in enumerate("xyz"))
+    tilts = f"xy final {cell[1, 0]:.12f} xz final {cell[2, 0]:.12f} yz final {cell[2, 1]:.12f}"
+    return [f"fix {_SQUEEZE} all deform 1 {edges} {tilts} flip no"]

@@ -2,11 +2,12 @@
 
 Each part but the first begins from LAMMPS' restart file of the part before, whether anything was interrupted or not.
 So an interrupted run and an undisturbed one go the same way, bit for bit, and need not be told apart. Where a part ends
-depends on the number of atoms only; the clock decides which of these ends is written to the disk as a checkpoint.
+depends on the number of atoms and on the phases of the run only; the clock decides which of these ends is written to
+the disk as a checkpoint.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from tasks.checkpoint import Saver
 from tasks.mtp.extrapolation_control import Explorer
-from tasks.mtp.lammps_input import FIX, Dynamics, beginning, going_on, steps_in_part
+from tasks.mtp.lammps_input import FIX, Dynamics, beginning, going_on, run_line, steps_in_part
 from tasks.mtp.lammps_library import Ints, Lammps, LammpsError, Push
 
 Floats = npt.NDArray[np.float64]
@@ -25,18 +26,27 @@ _End = tuple[int, dict[str, Any], bytes]
 """Where a part ended: step, state of the explorer, restart file."""
 
 
-def run_parts(log: Path, explorer: Explorer, dynamics: Dynamics, saver: Saver) -> None:
+def run_parts(log: Path, explorer: Explorer, dynamics: Dynamics, cell: Floats, saver: Saver) -> None:
     """Run to the end, or until the explorer has enough; begin from the checkpoint if there is one.
 
     When somebody has asked to stop, the end of the last part is the checkpoint.
+
+    Args:
+        log: of LAMMPS.
+        explorer: the force field.
+        dynamics: what is run.
+        cell: lower triangular, Å: the one that a liquid is brought to at constant volume.
+        saver: of the checkpoints.
     """
     with _memory_file() as restart, Lammps(log) as lammps:
         last = _begin(explorer, saver, restart)
         while not explorer.ended():
             step = last[0] if last else 0
-            upto = min(step + steps_in_part(len(explorer.types)), dynamics.steps)
-            _run_part(lammps, explorer, dynamics, upto, restart if last else None)
-            if explorer.ended() or upto == dynamics.steps:
+            upto = min(step + steps_in_part(len(explorer.types)), dynamics.phase_at(step).last)
+            atoms, file = len(explorer.types), str(restart)
+            setup = going_on(dynamics, step, atoms, file, cell) if last else beginning(dynamics, atoms)
+            _run_part(lammps, explorer, setup, run_line(dynamics.phase_at(step), upto))
+            if explorer.ended() or upto == dynamics.all_steps:
                 break
             last = _end_part(lammps, explorer, upto, restart)
             if last and saver.due():
@@ -57,9 +67,8 @@ def _begin(explorer: Explorer, saver: Saver, restart: Path) -> _End | None:
     return found.at, dict(found.state), found.rest
 
 
-def _run_part(lammps: Lammps, explorer: Explorer, dynamics: Dynamics, upto: int, restart: Path | None) -> None:
+def _run_part(lammps: Lammps, explorer: Explorer, setup: Sequence[str], run: str) -> None:
     """One ``run``: from the data file, or from a restart file."""
-    atoms = len(explorer.types)
     explorer.forget_neighbours()
 
     def push(step: int, tags: Ints, positions: Floats, cell: Floats) -> Push:
@@ -68,12 +77,12 @@ def _run_part(lammps: Lammps, explorer: Explorer, dynamics: Dynamics, upto: int,
             lammps.stop()
         return answer
 
-    for line in beginning(dynamics, atoms) if restart is None else going_on(dynamics, atoms, str(restart)):
+    for line in setup:
         lammps.command(line)
         if line.startswith(f"fix {FIX} "):
             lammps.set_force_field(FIX, push)
     with _leading_nowhere(explorer):
-        lammps.command(f"run {upto} upto post no")
+        lammps.command(run)
 
 
 def _end_part(lammps: Lammps, explorer: Explorer, step: int, restart: Path) -> _End | None:

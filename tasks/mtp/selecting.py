@@ -1,7 +1,12 @@
-"""Select: of all configurations that the explorations kept, the few that are worth a reference calculation."""
+"""Select: of all configurations that the explorations kept, the few that are worth a reference calculation.
 
+The candidates are read twice: once to grade them, of which no more is kept than their rows, and once more to take those
+that were chosen.
+"""
+
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,44 +14,55 @@ import numpy as np
 import numpy.typing as npt
 
 from db.errors import InputError
-from db.records import Json, Structure
-from tasks.mtp.active_set import Enlarged, build, enlarge, load_active_set, rows_of
-from tasks.mtp.data_sets import Sample, numbers_of, read_samples, symbols_of, write_samples
-from tasks.mtp.evaluator import Evaluator, enclosing_cell, open_potential
-from tasks.mtp.neighbours import NonsenseCellError, find_neighbours
+from db.records import Json
+from tasks.model import Grader, predict_structure
+from tasks.mtp.active_set import ActiveSet, enlarge
+from tasks.mtp.candidates import pool, sane, sanity_of, window_of
+from tasks.mtp.cutting import cut, extrapolative
+from tasks.mtp.data_sets import Sample, numbers_of, stream_samples, symbols_of, write_samples
+from tasks.mtp.grading import open_grader
+from tasks.mtp.model import ConfigurationGrader, NeighbourhoodGrader
+from tasks.mtp.neighbours import NonsenseCellError
 
 Floats = npt.NDArray[np.float64]
 
+_METHODS = ("maxvol", "all", "highest")
+#: of the method "highest", where the spec has no limit
+_HIGHEST = 20
+
 
 @dataclass(frozen=True, slots=True)
-class Sanity:
-    """What a configuration must be like before anybody pays for its label.
+class Choice:
+    """What was chosen of one candidate.
 
     Attributes:
-        min_distance: Å; None: any.
-        volume_per_atom: Å³, from and to; None: any.
+        place: of the candidate among all.
+        gamma: of the candidate, or of the atom.
+        atom: whose neighbourhood was chosen; None: the configuration was.
     """
 
-    min_distance: float | None
-    volume_per_atom: tuple[float, float] | None
+    place: int
+    gamma: float
+    atom: int | None = None
 
-    def complaint(self, structure: Structure) -> str | None:
-        """``too_close`` or ``bad_volume``, or None for a sane configuration."""
-        positions = np.array(structure.positions).reshape(-1, 3)
-        reach = self.min_distance or 0.01
-        cell = enclosing_cell(positions, np.array(structure.cell), structure.pbc, reach)
-        volume = abs(float(np.linalg.det(cell))) / len(positions)
-        if not np.isfinite(volume):
-            return "bad_volume"
-        if self.volume_per_atom is not None and all(structure.pbc):
-            low, high = self.volume_per_atom
-            if not low <= volume <= high:
-                return "bad_volume"
-        try:
-            near = find_neighbours(positions, cell, reach)
-        except NonsenseCellError:
-            return "bad_volume"
-        return None if near.blank.all() else "too_close"
+
+@dataclass(slots=True)
+class Graded:
+    """What is kept of the candidates: one entry a configuration, or one an extrapolative neighbourhood.
+
+    Attributes:
+        choices: what each entry would be if it were chosen.
+        windows: :func:`window_of` of each.
+        rows: of each; none where the potential has no active set.
+    """
+
+    choices: list[Choice] = field(default_factory=list)
+    windows: list[tuple[str, ...]] = field(default_factory=list)
+    rows: list[Floats] = field(default_factory=list)
+
+    def grades(self) -> Floats:
+        """γ of each."""
+        return np.array([choice.gamma for choice in self.choices])
 
 
 def select(spec: Json, root: Path, where: Path) -> dict[str, Any]:
@@ -59,83 +75,138 @@ def select(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     symbols = symbols_of(spec)
     species = numbers_of(symbols)
     method = str(spec["method"])
-    if method not in {"maxvol", "all"}:
-        raise InputError(f"there is no method of selection {method!r}", next_step='use "maxvol" or "all"')
-    potential = open_potential(root / spec["potential"], species)
-    load_active_set(root / spec["active_set"], potential)  # refuses one of another potential
-    training = [sample.structure for sample in read_samples(root / spec["train"], symbols)]
+    if method not in _METHODS:
+        raise InputError(f"there is no method of selection {method!r}", next_step=f"use one of: {', '.join(_METHODS)}")
+    grader = open_grader(spec, root, species)
+    active = _active_set(grader)
+    if method == "maxvol" and active is None:
+        method = "highest"  # a committee knows no volume
     counts = {"candidates": 0, "too_close": 0, "bad_volume": 0, "duplicates": 0}
-    volume = spec.get("volume_per_atom")
-    sanity = Sanity(spec.get("min_distance"), None if volume is None else (float(volume[0]), float(volume[1])))
-    known = {structure.content_hash() for structure in training}
-    candidates = list(_sane(_pool(spec, root, symbols), sanity, known, counts))
-    evaluator = Evaluator(potential)
-    candidates, rows = _graded(evaluator, candidates, species, counts)
-    active = build(rows_of(evaluator, training, species), potential)
-    found = enlarge(active, rows)
-    chosen = _choose(found, method, float(spec["gamma_save"]), spec.get("limit"))
-    samples = [_marked(candidates[k], float(found.grades[k])) for k in chosen]
+    known = {sample.structure.content_hash() for sample in stream_samples(root / spec["train"], symbols)}
+    candidates = sane(pool(spec, root, symbols), sanity_of(spec), known, counts)
+    above = float(spec["gamma_save"])
+    graded, highest = _graded(grader, candidates, species, above, counts, with_rows=method == "maxvol")
+    if method == "maxvol" and active is not None:
+        rows = np.array(graded.rows).reshape(-1, len(active.matrix))
+        graded.rows.clear()  # they need as much memory once more
+        chosen = list(enlarge(active, rows).entered)
+    else:
+        chosen = _above(graded, above) if method == "all" else _highest(graded, spec.get("limit") or _HIGHEST)
+    samples = list(_taken([graded.choices[k] for k in chosen], pool(spec, root, symbols), spec.get("neighbourhoods")))
+    samples = _limited(samples, spec.get("limit"))
     write_samples(where / "selected.cfg", samples, symbols)
     print(
         f"{counts['candidates']} candidates: {counts['too_close']} too close, {counts['bad_volume']} of a wrong "
         f"volume, {counts['duplicates']} duplicates; {len(samples)} selected ({method})",
         flush=True,
     )
-    highest = float(found.grades.max(initial=0.0))
-    return {**counts, "selected": len(samples), "gamma_max": highest, "entered": len(found.entered)}
+    return {**counts, "selected": len(samples), "gamma_max": highest, "entered": len(chosen), "method": method}
 
 
-def _pool(spec: Json, root: Path, symbols: Sequence[str]) -> Iterator[Sample]:
-    """All candidates, each with the file it comes from."""
-    for name in spec["candidates"]:
-        for sample in read_samples(root / name, symbols):
-            yield Sample(sample.structure, None, {**sample.features, "source": str(name)})
-
-
-def _sane(pool: Iterator[Sample], sanity: Sanity, known: set[str], counts: dict[str, int]) -> Iterator[Sample]:
-    """Those worth a look; the others are counted by what is wrong with them."""
-    seen = set(known)
-    for sample in pool:
-        counts["candidates"] += 1
-        complaint = sanity.complaint(sample.structure)
-        content = sample.structure.content_hash()
-        if complaint is None and content in seen:
-            complaint = "duplicates"
-        if complaint is not None:
-            counts[complaint] += 1
-            continue
-        seen.add(content)
-        yield sample
+def _active_set(grader: Grader) -> ActiveSet | None:
+    return grader.active if isinstance(grader, ConfigurationGrader | NeighbourhoodGrader) else None
 
 
 def _graded(
-    evaluator: Evaluator, candidates: list[Sample], species: Sequence[int], counts: dict[str, int]
-) -> tuple[list[Sample], Floats]:
-    """Those whose b can be computed, and their b; atoms in one place give none."""
-    kept, rows = [], []
-    for sample in candidates:
+    grader: Grader,
+    candidates: Iterator[tuple[int, Sample]],
+    species: Sequence[int],
+    above: float,
+    counts: dict[str, int],
+    *,
+    with_rows: bool,
+) -> tuple[Graded, float]:
+    """Those whose γ can be computed, and the highest γ; atoms in one place give none."""
+    graded, highest = Graded(), 0.0
+    for place, sample in candidates:
         try:
-            row = rows_of(evaluator, [sample.structure], species)[0]
+            grader.forget()
+            predict_structure(grader, sample.structure, species)
+            gamma, choices, rows = _entries(grader, place, above)
         except NonsenseCellError:
-            row = np.full(evaluator.parameters, np.nan)
-        if np.isfinite(row).all():
-            kept.append(sample)
-            rows.append(row)
-        else:
+            gamma = np.nan
+        if not np.isfinite(gamma):
             counts["too_close"] += 1
-    return kept, np.array(rows).reshape(-1, evaluator.parameters)
+            continue
+        highest = max(highest, gamma)
+        graded.choices += choices
+        graded.windows += [window_of(place, sample)] * len(choices)
+        if with_rows:
+            graded.rows += rows
+    return graded, highest
 
 
-def _choose(found: Enlarged, method: str, gamma_save: float, limit: int | None) -> list[int]:
-    """Indices of the chosen, in the order of the candidates; with a limit those of the highest γ."""
-    if method == "all":
-        chosen = np.flatnonzero(found.grades > max(gamma_save, 0.0))
-    else:
-        chosen = np.array(found.entered, dtype=int)
-    if limit is not None and len(chosen) > limit:
-        chosen = chosen[np.argsort(-found.grades[chosen], kind="stable")[:limit]]
-    return sorted(int(k) for k in chosen)
+def _entries(grader: Grader, place: int, above: float) -> tuple[float, list[Choice], list[Floats]]:
+    """γ of what was predicted last; what could be chosen of it, the highest first; and the rows of that."""
+    if isinstance(grader, NeighbourhoodGrader):
+        rows = grader.evaluator.rows()
+        grades = grader.active.grades(rows)
+        atoms = extrapolative(grades, above)
+        return float(grades.max()), [Choice(place, float(grades[k]), k) for k in atoms], [rows[k].copy() for k in atoms]
+    if isinstance(grader, ConfigurationGrader):
+        row = grader.evaluator.row()
+        gamma = grader.active.grade(row)
+        return gamma, [Choice(place, gamma)], [row]
+    gamma = grader.grade()
+    return gamma, [Choice(place, gamma)], []
 
 
-def _marked(sample: Sample, gamma: float) -> Sample:
-    return Sample(sample.structure, None, {**sample.features, "MV_grade": f"{gamma:.6f}"})
+def _above(graded: Graded, above: float) -> list[int]:
+    """All with a γ above the threshold; of neighbourhoods that of the highest γ of each configuration."""
+    places = [choice.place for choice in graded.choices]
+    worthy = np.flatnonzero(graded.grades() > max(above, 0.0)).tolist()
+    return [k for k in worthy if k == 0 or places[k] != places[k - 1]]
+
+
+def _highest(graded: Graded, limit: int) -> list[int]:
+    """Those with the highest γ, one of each window of a trajectory at most."""
+    chosen: list[int] = []
+    windows = set()
+    for k in np.argsort(-graded.grades(), kind="stable").tolist():
+        if len(chosen) == limit:
+            break
+        if graded.windows[k] not in windows:
+            windows.add(graded.windows[k])
+            chosen.append(k)
+    return sorted(chosen)
+
+
+def _taken(chosen: Sequence[Choice], samples: Iterator[Sample], table: Json | None) -> Iterator[Sample]:
+    """The chosen ones from the files, neighbourhoods cut out as ``table`` says, in the order of the candidates."""
+    waiting: dict[int, list[Choice]] = {}
+    for choice in chosen:
+        waiting.setdefault(choice.place, []).append(choice)
+    numbers: Counter[str] = Counter()
+    for place, sample in enumerate(samples):
+        numbers[sample.features["source"]] += 1
+        for choice in waiting.pop(place, ()):
+            taken = _piece(sample, choice, numbers[sample.features["source"]], table)
+            yield taken
+            if "box" not in taken.features:  # the whole: once is enough
+                break
+        if not waiting:
+            return
+
+
+def _piece(sample: Sample, choice: Choice, number: int, table: Json | None) -> Sample:
+    """What becomes of one that was chosen; ``number`` is its own in its file, from 1."""
+    features = {**sample.features, "MV_grade": f"{choice.gamma:.6f}"}
+    if choice.atom is None:
+        return Sample(sample.structure, None, features)
+    features["nbh_of"] = f"{number}/{sample.features['source']}"
+    features["nbh_atom"] = str(choice.atom + 1)
+    if table is None:
+        return Sample(sample.structure, None, features)
+    piece = cut(sample.structure, choice.atom, float(table["radius"]), float(table["vacuum"]))
+    if not piece.whole:
+        features["box"] = " ".join(repr(length) for length in piece.box)
+    return Sample(piece.structure, None, features)
+
+
+def _limited(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """No cluster twice, and with a limit those of the highest γ; in the same order."""
+    different = list({sample.structure.content_hash(): sample for sample in reversed(samples)}.values())[::-1]
+    if limit is None or len(different) <= limit:
+        return different
+    grades = np.array([float(sample.features["MV_grade"]) for sample in different])
+    return [different[k] for k in sorted(np.argsort(-grades, kind="stable")[:limit].tolist())]

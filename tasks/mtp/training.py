@@ -13,12 +13,14 @@ from db.records import Json
 from pilot import host
 from tasks import checkpoint
 from tasks.formats.mtp import read_potential, write_potential
+from tasks.mtp.active_neighbourhoods import build_of_neighbourhoods
 from tasks.mtp.active_set import build, rows_of, save_active_set
 from tasks.mtp.basis import untrained
 from tasks.mtp.data_sets import numbers_of, read_labelled, symbols_of
 from tasks.mtp.errors_of_fit import Difference, Pair, Weights, differences, errors_of, in_words, loss_of
 from tasks.mtp.evaluations import Evaluations
 from tasks.mtp.evaluator import Evaluator, open_potential
+from tasks.mtp.model import ACTIVE_NEIGHBOURHOODS, ACTIVE_SET
 from tasks.mtp.motep_fit import Fit
 
 STOP_FILE = "stop"
@@ -38,6 +40,9 @@ class Outcome:
 
 def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     """Fit, write pot.mtp and active.npz into ``where``, and return the facts.
+
+    Of an ensemble each member is a training of its own, which differs by ``seed`` and ``start``; ``member`` names it.
+    With ``neighbourhoods`` the active set of neighbourhoods is written, too, as active-nbh.npz.
 
     A fit that is interrupted goes on from its last checkpoint, and ends as if nobody had interrupted it, bit for bit.
 
@@ -60,7 +65,9 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     before = None if start is None else _differences(start, holdout, species)
     fit = Fit(potential, pairs, species, weights)
     origin = "from an untrained potential" if start is None else f"from {spec['start']}"
-    print(f"training level {spec['level']} on {len(pairs)} configurations, {origin}", flush=True)
+    member = int(spec.get("member", 0))
+    of = f", member {member}" if member else ""
+    print(f"training level {spec['level']}{of} on {len(pairs)} configurations, {origin}", flush=True)
     if start is None:
         fit.from_level_2(int(spec["seed"]))
         print(f"pair potential: loss {fit.loss():.6e}", flush=True)
@@ -75,6 +82,7 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     loss = fit.loss()
     fit.finish()
     facts: dict[str, Any] = {
+        "member": member,
         "configurations": len(pairs),
         "loss": loss,
         "iterations": fit.iterations,
@@ -88,6 +96,8 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     write_potential(where / "pot.mtp", potential)
     trained = open_potential(where / "pot.mtp", species)
     facts |= _assess(trained, pairs, species, where)
+    if spec.get("neighbourhoods"):
+        facts |= _neighbourhoods(trained, pairs, species, where)
     outcome = _compare(trained, holdout, species, before, weights)
     return facts | {
         "holdout": outcome.errors,
@@ -161,9 +171,18 @@ def _assess(potential: MTPData, pairs: Sequence[Pair], species: Sequence[int], w
     print(f"training set: {in_words(errors)}", flush=True)
     evaluator = Evaluator(potential)
     active = build(rows_of(evaluator, [structure for structure, _ in pairs], species), potential)
-    save_active_set(where / "active.npz", active)
+    save_active_set(where / ACTIVE_SET, active)
     print(f"active set: {active.members} configurations for {evaluator.parameters} parameters", flush=True)
     return {"train": errors, "parameters": evaluator.parameters, "active": active.members}
+
+
+def _neighbourhoods(potential: MTPData, pairs: Sequence[Pair], species: Sequence[int], where: Path) -> dict[str, Any]:
+    """The active set of neighbourhoods."""
+    active = build_of_neighbourhoods(Evaluator(potential), [structure for structure, _ in pairs], species)
+    save_active_set(where / ACTIVE_NEIGHBOURHOODS, active)
+    atoms = sum(len(structure.numbers) for structure, _ in pairs)
+    print(f"active set of neighbourhoods: {active.members} of {atoms}", flush=True)
+    return {"active_neighbourhoods": active.members}
 
 
 def _compare(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from browser import find_browser, visit
+from browser import find_browser, opened
 from recorded_campaign import Size, record_campaign
 
 from db.engine import open_reader
@@ -57,7 +57,9 @@ def _measure(root: Path) -> None:
     for options in ((), ("--png",)):
         began = time.monotonic()
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-P", "-m", "pilot", "report", *options], cwd=root, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-P", "-m", "pilot", "report", *options], cwd=root, check=True, capture_output=True
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         what = " ".join(("pilot report", *options))
@@ -70,9 +72,10 @@ def _measure(root: Path) -> None:
     if browser is None:
         print("no browser here to open it in")
         return
-    for _ in range(3):
-        visit_ = visit(browser, page)
-        print(f"opened in {visit_.loaded_ms:.0f} ms ({browser}), {len(visit_.requests)} requests to the network")
+    with opened(browser) as window:
+        for _ in range(3):
+            seen = window.visit(page)
+            print(f"opened and painted in {seen.loaded_ms:.0f} ms, {len(seen.requests)} requests ({browser})")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from db.states import Role
 
 #: keys of the meta table under which it stands what a name of settings means
 _SETTINGS = "settings/"
+#: so many labelled structures are held in memory at a time
+_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +228,20 @@ def add_structures(connection: Connection, candidates: Sequence[Candidate], gene
     return found
 
 
-def read_structures(connection: Connection, roles: Sequence[str]) -> list[Candidate]:
-    """All structures of these roles, labelled or not, in the order in which they were recorded."""
-    question = select(structures).where(structures.c.role.in_(roles)).order_by(structures.c.id)
+def read_structures(connection: Connection, roles: Sequence[str], wanted: str, own: Sequence[str]) -> list[Candidate]:
+    """All structures of these roles, labelled or not, that have no label of the settings ``wanted``.
+
+    Those are left out that are here only because they were imported with labels of other settings than ``own``, the
+    campaign's. In the order in which they were recorded.
+    """
+    has = select(labels.c.id).where(labels.c.structure_id == structures.c.id)
+    mine = has.where(labels.c.attempt_id.is_not(None) | labels.c.settings.in_(own))
+    question = (
+        select(structures)
+        .where(structures.c.role.in_(roles), ~has.where(labels.c.settings == wanted).exists())
+        .where(~has.exists() | mine.exists())
+        .order_by(structures.c.id)
+    )
     rows = connection.execute(question)
     return [Candidate(Structure.from_json(row.data), row.role, row.source, row.grade) for row in rows]
 
@@ -276,7 +289,8 @@ def read_labelled(
     )
     if settings is not None:
         question = question.where(labels.c.settings == settings)
-    for row in connection.execute(question):
+    # a few at a time: a set may be larger than memory
+    for row in connection.execute(question.execution_options(yield_per=_AT_ONCE)):
         about = {
             "structure_id": row.id,
             "role": row.role,
@@ -298,6 +312,19 @@ def count_labels(connection: Connection, settings: str | None = None, *, made_he
     if made_here:
         question = question.where(labels.c.attempt_id.is_not(None))
     return {str(row[0]): int(row[1]) for row in connection.execute(question.group_by(structures.c.role))}
+
+
+def count_by_settings(connection: Connection) -> dict[str, dict[str, int]]:
+    """How many labels there are, by the name of their settings and the role of their structures."""
+    question = (
+        select(labels.c.settings, structures.c.role, func.count())
+        .join(labels, labels.c.structure_id == structures.c.id)
+        .group_by(labels.c.settings, structures.c.role)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for settings, role, number in connection.execute(question):
+        found.setdefault(settings, {})[role] = number
+    return found
 
 
 def add_potential(

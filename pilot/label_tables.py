@@ -20,6 +20,9 @@ class QeTable(Table):
     kspacing: Positive = Field(0.3, description="distance between k-points, 1/Å, 2π included (VASP's KSPACING)")
     smearing: Literal["mv", "mp", "gauss", "fd", "fixed"] = Field("mv", description="mv is Marzari-Vanderbilt (cold)")
     degauss: Positive = Field(0.02, description="width of the smearing, Ry")
+    bands: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="bands, as a multiple of half the electrons; without it QE's 1.2: too few for a wide smearing"
+    )
     conv_thr: Positive = Field(1e-8, description="the SCF has converged below this, Ry")
     mixing_beta: Annotated[float, Field(gt=0, le=1)] = Field(0.7, description="mixing of new and old density")
     electron_maxstep: int = Field(100, ge=1, description="SCF steps at most")
@@ -92,7 +95,9 @@ class LabelTable(Table):
         """The table of the chosen engine, with what a fidelity changes in it (but for its k-grid)."""
         table: Table = getattr(self, self.engine)
         changes = {key: value for key, value in self.fidelity.get(fidelity or "", {}).items() if key != "kpoints"}
-        return type(table).model_validate(table.model_dump() | changes).model_dump()
+        settings = type(table).model_validate(table.model_dump() | changes).model_dump()
+        # a key that came later: labels made before keep the name of their settings
+        return {key: value for key, value in settings.items() if key != "bands" or value is not None}
 
     @model_validator(mode="after")
     def _fidelities_fit(self) -> "LabelTable":

@@ -13,7 +13,7 @@ from db.errors import InputError, MissingError, StateError
 from db.records import Attempt, Edge, NewTask, Task, Transition
 from db.states import TERMINAL, Event, TaskKind, TaskState, Verdict
 from pilot.agent.messages import Ended
-from pilot.campaign.driver import FollowUps
+from pilot.campaign.follow_ups import FollowUps
 from pilot.memory import Actions, Memory, Running
 from pilot.reckoning import Finished, Reckoning, softened
 from pilot.scheduler.policy import Clock, Placement

@@ -49,7 +49,7 @@ class PotentialFiles:
     optional: tuple[str, ...] = ()
 
 
-_MTP = PotentialFiles("pot.mtp", ("pot.mtp", "active.npz"), ("active-nbh.npz", "pot.almtp"))
+_MTP = PotentialFiles("pot.mtp", ("pot.mtp", "active.npz"), ("active-nbh.npz", "pot.almtp", "pot.als"))
 #: train engine → the files of what it trains
 POTENTIALS = MappingProxyType(
     {"motep": _MTP, "mlip-3": _MTP, "mlip-2": _MTP, "pair": PotentialFiles("pair.json", ("pair.json",))}

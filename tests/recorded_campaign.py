@@ -131,7 +131,9 @@ def _generation(book: _Book, stage: int, number: int, progress: float, *, last: 
         broke = [not last and rng.random() < 0.7 for _ in range(size.explorations)]
         runs = [_explored(progress, rng, one) for one in broke]
         tasks = [
-            _task(TaskKind.EXPLORE, f"explore {300 + 300 * (k % 2)} K", f"s{stage}g{number}-explore-{k}", generation, cell)
+            _task(
+                TaskKind.EXPLORE, f"explore {300 + 300 * (k % 2)} K", f"s{stage}g{number}-explore-{k}", generation, cell
+            )
             for k in range(size.explorations)
         ]
         done = _run(book, tasks, 400.0, runs)

@@ -26,7 +26,7 @@ FLOORS = [
     (7, r"pilot/__main__\.py"),
 ]
 PURE = re.compile(
-    r"db/(states|records|errors)\.py|pilot/scheduler/|pilot/campaign/(checks|criteria|elastic_cells|planner)\.py|pilot/(drain|durations|packing/choice)\.py"
+    r"db/(states|records|errors)\.py|pilot/scheduler/|pilot/campaign/(checks|criteria|elastic_cells|explorations|fits|planner|protocol)\.py|pilot/(drain|durations|packing/choice)\.py"
     r"|pilot/slurm/(commands|parse|hostlist|refusals)\.py|pilot/agent/silence\.py|pilot/mpi/own_ranks\.py"
 )
 EDGE = {"subprocess", "sqlite3", "mpi4py", "socket", "shutil", "tempfile", "time", "datetime", "os", "threading"}

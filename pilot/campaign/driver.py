@@ -5,7 +5,6 @@ crash can come between them.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,25 +15,15 @@ from db.dataset import Candidate
 from db.errors import InputError
 from db.records import Attempt, NewTask, Structure, Task
 from db.states import TERMINAL, Role, TaskKind, TaskState
-from pilot.campaign import cells, criteria, explorations, planner
-from pilot.campaign.checks import shown_by
-from pilot.campaign.criteria import Decision, Sweep, Turn
-from pilot.campaign.files import publish_potential, read_samples, read_selected
-from pilot.campaign.protocol import (
-    Generation,
-    Protocol,
-    Source,
-    key_of,
-    member_of,
-    questions_key,
-    settings_of,
-    study_of,
-)
-from pilot.campaign.refusals import refuse_other_campaign
+from pilot.campaign import cells, criteria, explorations, planner, standing
+from pilot.campaign.criteria import Decision, Turn
+from pilot.campaign.follow_ups import FollowUps, Moment, insert, note_decision
+from pilot.campaign.protocol import Protocol, Source, member_of, questions_key, settings_of, study_of
+from pilot.campaign.provenance import provenance_of, settings_record
+from pilot.campaign.refusals import refuse_nothing_to_learn, refuse_other_campaign, refuse_other_model
+from pilot.campaign.results import read_result
 from pilot.campaign.specs import complete_spec
 from pilot.folder import Folder
-from tasks import registry
-from tasks.mtp.sampling import choose_uniform
 from tasks.protocol import Judgement
 
 #: A campaign whose newest generation says so has come to its end, until pilot.toml allows more.
@@ -42,32 +31,6 @@ ENDS = frozenset({Turn.CONVERGED, Turn.NOT_CONVERGED, Turn.NOTHING_RAN})
 #: What is labelled anew when the fidelity of the labels changes.
 RELABELLED = (Role.TRAIN, Role.HOLDOUT, Role.EOS, Role.ELASTIC)
 _TOO_MANY = "more than label.max_failed"
-
-
-@dataclass(slots=True)
-class FollowUps:
-    """What follows from an event in the campaign.
-
-    Attributes:
-        tasks: to be inserted.
-        release: tasks that need not wait any longer for what they still wait for.
-        cancel: tasks that must not start, with the reason.
-        said: for the log.
-    """
-
-    tasks: list[NewTask] = field(default_factory=list)
-    release: list[int] = field(default_factory=list)
-    cancel: list[tuple[int, str]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """The transaction in which something has become known, its time, and what follows."""
-
-    connection: Connection
-    at: float
-    follow_ups: FollowUps = field(default_factory=FollowUps)
 
 
 class Driver:
@@ -82,12 +45,14 @@ class Driver:
         moment = Moment(connection, at)
         history = dataset.read_generations(connection)
         refuse_other_campaign(connection, self.folder, self.protocol, history)
+        refuse_other_model(connection, self.folder, self.protocol)
+        refuse_nothing_to_learn(connection, self.folder, self.protocol, history)
         if self.protocol.config.study is not None:
             # levels that were added since are new, all others have their tasks already
-            _insert(moment, planner.initial_generation(self.protocol))
+            insert(moment, planner.initial_generation(self.protocol))
         elif not history:
-            _insert(moment, planner.initial_generation(self.protocol))
-            self._explore(moment, 0, 1, self._source(0, 0, to_be_trained=True))
+            insert(moment, planner.initial_generation(self.protocol))
+            self._explore(moment, 0, 1, standing.source_of(self.folder, 0, 0, to_be_trained=True))
             moment.follow_ups.said.append("the campaign begins: initial data, first potential, first exploration")
         elif history[-1].outcome in ENDS:
             self._try_to_go_on(moment, history)
@@ -96,13 +61,13 @@ class Driver:
     def _try_to_go_on(self, moment: Moment, history: list[dataset.Generation]) -> None:
         """The campaign had stopped; a new pilot is the user's word that the cause is mended, or more is allowed."""
         last = history[-1]
-        decision = self._decide(moment.connection, last.stage)
+        decision = standing.decide(moment.connection, self.protocol, last.stage)
         if decision.turn is Turn.NOTHING_RAN:
             decision = Decision(Turn.SAME_STAGE, "explored again, as nothing ran the last time")
         if decision.turn in {Turn.CONVERGED, Turn.NOT_CONVERGED}:
             return
-        _note_decision(moment, last, decision)
-        self._go_on(moment, last, decision, self._source_after(moment.connection, last))
+        note_decision(moment, last, decision)
+        self._go_on(moment, last, decision, standing.source_after(moment.connection, self.folder, last))
         moment.follow_ups.said.append(f"the campaign goes on: {decision.why}")
 
     def read_result(self, connection: Connection, task: Task, attempt: Attempt) -> list[Candidate]:
@@ -113,38 +78,7 @@ class Driver:
         Raises:
             StorageError: the disk refuses; that is no fault of the task.
         """
-        if task.generation is None or task.kind not in {TaskKind.SELECT, TaskKind.TRAIN}:
-            return []
-        now = dataset.read_generation(connection, task.generation)
-        if task.kind is TaskKind.TRAIN:
-            published = self.folder.root / self._place(task, now)
-            files = registry.POTENTIALS[task.engine]
-            publish_potential(self.folder.root / attempt.directory, published, files)
-            return []
-        name = f"s{now.stage + 1}g{now.number:02d}"
-        selected = read_selected(attempt, self.folder, self.protocol, name)
-        explored = progress.done_attempts(connection, now.id, TaskKind.EXPLORE)
-        return selected + self._sample(read_samples(explored, self.folder, self.protocol, name), selected, now)
-
-    def _sample(
-        self, drawn: list[Candidate], selected: Sequence[Candidate], now: dataset.Generation
-    ) -> list[Candidate]:
-        """Of what all explorations of a sweep have drawn so many as are asked for, none that is trained on."""
-        if not drawn:
-            return []
-        trained = {candidate.structure.content_hash() for candidate in selected}
-        drawn = [candidate for candidate in drawn if candidate.structure.content_hash() not in trained]
-        low, high = self.protocol.config.questions.gamma
-        seed = self.protocol.seed("sample", now.stage, now.number)
-        grades = [candidate.grade or 0.0 for candidate in drawn]
-        return [drawn[k] for k in choose_uniform(grades, self.protocol.config.questions.sample, low, high, seed)]
-
-    def _place(self, task: Task, now: dataset.Generation) -> str:
-        """Where the potential is published that a task trains, relative to the campaign folder."""
-        point, member = study_of(task.key), member_of(task.key)
-        if point is not None:
-            return f"potentials/{point}"
-        return self.folder.potential(now.stage, now.number) + (f"-m{member}" if member else "")
+        return read_result(connection, self.folder, self.protocol, task, attempt)
 
     def task_ended(
         self,
@@ -231,7 +165,9 @@ class Driver:
         self._refuse_strangers(candidates)
         ids = dataset.add_structures(connection, candidates, None)
         fresh = [candidate for candidate, known in zip(candidates, ids, strict=True) if known is not None]
-        return planner.user_labels(self.protocol, fresh), len(ids) - len(fresh)
+        history = dataset.read_generations(connection)
+        stage = history[-1].stage if history else 0
+        return planner.user_labels(self.protocol, fresh, stage), len(ids) - len(fresh)
 
     def _refuse_strangers(self, candidates: list[Candidate]) -> None:
         known = {cells.atomic_number(symbol) for symbol in self.protocol.campaign.species}
@@ -248,35 +184,39 @@ class Driver:
     def _label_done(self, moment: Moment, task: Task, attempt: Attempt, judgement: Judgement) -> None:
         if judgement.label is None:
             return
+        # those that it was planned with: pilot.toml may have changed since
+        settings = settings_of(task.key) or self.protocol.label_settings()
         dataset.add_label(
             moment.connection,
             Structure.from_json(task.spec["structure"]).content_hash(),
             judgement.label,
-            # those that it was planned with: pilot.toml may have changed since
-            settings=settings_of(task.key) or self.protocol.label_settings(),
+            settings=settings,
             attempt_id=attempt.id,
             at=moment.at,
+            provenance=provenance_of(task, attempt, judgement),
         )
+        dataset.note_settings(moment.connection, settings, settings_record(task))
 
     def _selected(
         self, moment: Moment, now: dataset.Generation, task: Task, attempt: Attempt, found: Sequence[Candidate]
     ) -> None:
         """The number of labels is known: insert them, the fit that waits for them, and what comes after it."""
         connection, stage, number = moment.connection, now.stage, now.number
-        fresh = [c for c in found if not dataset.is_known(connection, c.structure)]
+        settings = self.protocol.label_settings(stage)
+        fresh = [c for c in found if not dataset.is_known(connection, c.structure, settings)]
         selected = [candidate for candidate in fresh if candidate.role == Role.TRAIN]
         sample = [candidate for candidate in fresh if candidate.role == Role.SAMPLE]
         sweep = {**progress.explored(connection, now.id), "selected": len(selected), "select": dict(attempt.facts)}
         facts = {"sweep": sweep, "of": task.spec.get("of")}
         dataset.note_generation(connection, now.id, facts, at=moment.at)
-        decision = self._decide(connection, stage)
-        _note_decision(moment, now, decision)
-        source = used = self._newest(connection)
+        decision = standing.decide(connection, self.protocol, stage)
+        note_decision(moment, now, decision)
+        source = used = standing.newest_source(connection, self.folder)
         if selected:
-            _insert(moment, planner.learning_generation(self.protocol, stage, number, selected, used))
-            source = self._source(stage, number, to_be_trained=True)
+            insert(moment, planner.learning_generation(self.protocol, stage, number, selected, used))
+            source = standing.source_of(self.folder, stage, number, to_be_trained=True)
         if sample:
-            _insert(moment, planner.sampling(self.protocol, stage, number, sample, used))
+            insert(moment, planner.sampling(self.protocol, stage, number, sample, used))
         said = f"stage {stage + 1} generation {number}: {len(selected)} selected; {decision.why}"
         if not selected and sweep["broke"]:
             said += f"; nothing new is learned: {_why_nothing_selected(attempt)}"
@@ -289,14 +229,16 @@ class Driver:
         elif decision.turn is Turn.NEXT_STAGE:
             following = now.stage + 1
             if self.protocol.label_settings(following) != self.protocol.label_settings(now.stage):
-                known = dataset.read_structures(moment.connection, RELABELLED)
-                _insert(moment, planner.relabelling_generation(self.protocol, following, known))
-                source = self._source(following, 0, to_be_trained=True)
+                own = [self.protocol.label_settings(earlier) for earlier in range(following)]
+                wanted = self.protocol.label_settings(following)
+                known = dataset.read_structures(moment.connection, RELABELLED, wanted, own)
+                insert(moment, planner.relabelling_generation(self.protocol, following, known))
+                source = standing.source_of(self.folder, following, 0, to_be_trained=True)
                 moment.follow_ups.said.append(f"stage {following + 1}: {len(known)} structures are labelled anew")
             self._explore(moment, following, 1, source)
 
     def _explore(self, moment: Moment, stage: int, number: int, source: Source) -> None:
-        _insert(moment, explorations.exploring_generation(self.protocol, stage, number, source))
+        insert(moment, explorations.exploring_generation(self.protocol, stage, number, source))
 
     def _trained(self, moment: Moment, now: dataset.Generation, attempt: Attempt) -> None:
         path = self.folder.potential(now.stage, now.number)
@@ -322,52 +264,8 @@ class Driver:
         points = progress.count_states(moment.connection, now.id, TaskKind.EVALUATE)
         if sum(points.values()) == sum(points[state] for state in TERMINAL):
             said = f"{points[TaskState.DONE]} of {sum(points.values())} points of the study are done"
-            _note_decision(moment, now, Decision(Turn.STUDIED, said))
+            note_decision(moment, now, Decision(Turn.STUDIED, said))
             moment.follow_ups.said.append(said)
-
-    def _decide(self, connection: Connection, stage: int) -> Decision:
-        config = self.protocol.config
-        history = dataset.read_generations(connection)
-        sweeps = {g.id: _sweep(g, history) for g in history if "sweep" in g.facts}
-        return criteria.decide(
-            config.stages,
-            stage,
-            [sweeps[g.id] for g in history if g.stage == stage and g.id in sweeps],
-            self.protocol.explore(stage).clean_sweeps,
-            self.protocol.campaign.if_not_converged,
-            config.converge,
-            [sweep.shown.force_error for sweep in sweeps.values()] if _has_holdout(history) else None,
-        )
-
-    def _source(self, stage: int, number: int, *, to_be_trained: bool) -> Source:
-        places = self.folder.potential(stage, number), self.folder.generation(stage, number)
-        return Source(stage, number, *places, to_be_trained)
-
-    def _source_after(self, connection: Connection, last: dataset.Generation) -> Source:
-        """The potential that a generation still trains, else the newest there is."""
-        fit = progress.task_with_key(connection, key_of(TaskKind.TRAIN, last.stage, last.number))
-        if fit is None or fit.state is TaskState.DONE:
-            return self._newest(connection)
-        return self._source(last.stage, last.number, to_be_trained=True)
-
-    def _newest(self, connection: Connection) -> Source:
-        """The potential of the latest generation that has trained one: others may have been trained late."""
-        trained = {potential.generation for potential in dataset.read_potentials(connection)}
-        *_, last = (g for g in dataset.read_generations(connection) if g.id in trained)
-        return self._source(last.stage, last.number, to_be_trained=False)
-
-
-def _sweep(generation: dataset.Generation, history: Sequence[dataset.Generation]) -> Sweep:
-    """A sweep with what its potential had shown."""
-    facts = generation.facts["sweep"]
-    of = tuple(generation.facts.get("of") or ())
-    evaluations = [g.facts.get("evaluation", {}) for g in history if (g.stage, g.number) == of]
-    shown = shown_by(evaluations[0] if evaluations else {})
-    return Sweep(facts["wanted"], facts["done"], facts["broke"], facts["selected"], shown)
-
-
-def _has_holdout(history: Sequence[dataset.Generation]) -> bool:
-    return any(g.facts.get("evaluation", {}).get("holdout") for g in history)
 
 
 def _why_nothing_selected(attempt: Attempt) -> str:
@@ -376,14 +274,3 @@ def _why_nothing_selected(attempt: Attempt) -> str:
         f"of {facts.get('candidates', 0)} candidates {facts.get('too_close', 0)} had atoms too close, "
         f"{facts.get('bad_volume', 0)} a wrong volume, {facts.get('duplicates', 0)} were known"
     )
-
-
-def _note_decision(moment: Moment, generation: dataset.Generation, decision: Decision) -> None:
-    facts = {"why": decision.why}
-    dataset.note_generation(moment.connection, generation.id, facts, outcome=decision.turn, at=moment.at)
-
-
-def _insert(moment: Moment, new: Generation) -> None:
-    generation_id = dataset.add_generation(moment.connection, new.stage, new.number, moment.at)
-    dataset.add_structures(moment.connection, new.candidates, generation_id)
-    moment.follow_ups.tasks += [replace(task, generation=generation_id) for task in new.tasks] + new.loose

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from db import dataset
-from db.dataset import Brought, Candidate
+from db.dataset import Brought, Candidate, Known
 from db.errors import InputError
 from db.records import Label, Structure
 from db.states import Role
@@ -98,10 +98,16 @@ def refuse_strangers(protocol: Protocol, numbers: Mapping[int, str]) -> None:
         )
 
 
-def sort_out(connection: Connection, brought: Sequence[Brought], settings: str) -> Sorted:
-    """Compare labels with those that are recorded, and with each other. Changes nothing."""
-    known = dataset.find_known(connection, {entry.hash for entry in brought})
-    here: dict[str, Brought] = {}
+def sort_out(
+    known: Mapping[str, Known], brought: Sequence[Brought], settings: str, here: dict[str, Brought] | None = None
+) -> Sorted:
+    """Compare labels with those that are recorded, and with each other.
+
+    Args:
+        known: what is recorded of these structures, by hash.
+        here: what was new among those that were looked at before; grows.
+    """
+    here = {} if here is None else here
     found = Sorted()
     for entry in brought:
         before = known.get(entry.hash)
@@ -152,7 +158,7 @@ def import_labels(
     name, table = settings_name(protocol, str(arguments["settings"]), present_stage(connection))
     brought = list(_brought(arguments["items"], role))
     refuse_strangers(protocol, {z: b.candidate.source for b in brought for z in set(b.candidate.structure.numbers)})
-    found = sort_out(connection, brought, name)
+    found = sort_out(dataset.find_known(connection, {entry.hash for entry in brought}), brought, name)
     dataset.add_brought(connection, found.new, settings=name, at=at)
     dataset.note_settings(connection, name, table or {"told": arguments.get("told", [])})
     said = f"{len(found.new)} labels imported as {role}, settings {name}"

@@ -108,3 +108,21 @@ def refuse_nothing_to_learn(
         where=str(folder.config),
         next_step="`pilot import FILE … --settings this` brings your own labels; or set initial.train to 20",
     )
+
+
+def refuse_other_model(connection: Connection, folder: Folder, protocol: Protocol) -> None:
+    """A campaign goes on with the kind of potential that it has: engines may change, as long as they read each other's.
+
+    Raises:
+        InputError: the newest potential is of another kind than train.engine trains.
+    """
+    potentials = dataset.read_potentials(connection)
+    if not potentials:
+        return
+    place = folder.root / potentials[-1].path
+    if place.is_dir() and not (place / protocol.potential_file).exists():
+        raise InputError(
+            f'train.engine = "{protocol.train.engine}" makes another kind of potential than this campaign has',
+            where=str(place),
+            next_step="put train.engine back, or begin another folder and `pilot import` what was exported here",
+        )

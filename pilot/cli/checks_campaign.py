@@ -1,19 +1,21 @@
 """What `pilot doctor` says of the campaign that pilot.toml describes."""
 
-import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from db.errors import PilotError
 from db.states import TaskKind
 from pilot import host
 from pilot.campaign.cells import atomic_number, nearest_distance, volume_per_atom
+from pilot.campaign.explorations import exploring_generation
 from pilot.campaign.from_config import protocol_of
-from pilot.campaign.protocol import Protocol
+from pilot.campaign.protocol import Protocol, Source
 from pilot.cli.output import plural
 from pilot.config import Config
 from pilot.folder import Folder
-from tasks.engines import qe_settings
+from tasks import registry
+from tasks.engines import qe_settings, vasp_potcar, vasp_settings
 from tasks.protocol import Finding
 
 
@@ -21,11 +23,16 @@ def settings_to_find(folder: Folder, config: Config) -> dict[str, Any]:
     """The settings of the reference engine as its ``find`` wants them: what is wrong in them is said elsewhere."""
     assert config.label is not None
     settings = config.label.settings()
+    species = [] if config.campaign is None else config.campaign.species
+    wrong = registry.problems(config.label.engine, settings, species, folder.root)
     if config.label.engine == "qe":
         settings["pseudo_dir"] = str(qe_settings.pseudo_folder(settings, folder.root))
-        species = [] if config.campaign is None else config.campaign.species
-        if qe_settings.check_settings(settings, species, folder.root):
+        if wrong:
             settings["pseudopotentials"] = {}
+    elif config.label.engine == "vasp":
+        settings["potcars"] = {} if wrong else vasp_settings.potcar_names(settings, species)
+        if settings["potcar_dir"]:
+            settings["potcar_dir"] = str(folder.root / Path(settings["potcar_dir"]).expanduser())
     return settings
 
 
@@ -38,12 +45,38 @@ def check_campaign(folder: Folder, config: Config) -> Iterator[Finding]:
         yield Finding("campaign", f"{error.what} ({error.where})", ok=False, cure=error.next_step)
         return
     assert protocol is not None
-    yield Finding("species", ", ".join(config.campaign.species), ok=True)
+    yield _species(protocol)
     yield _crystal(protocol)
+    yield from _curve(config.initial.eos_points)
     yield _radii(protocol)
     yield from _stages(protocol)
     yield from _labels(folder, protocol)
     yield from _fits(config)
+
+
+def _species(protocol: Protocol) -> Finding:
+    """What is in no cell is never explored."""
+    species = protocol.campaign.species
+    explored = {*protocol.cells["primitive"].numbers, *protocol.cells["reference"].numbers}
+    explored |= {number for pool in protocol.pools.values() for structure in pool for number in structure.numbers}
+    absent = [name for name in species if atomic_number(name) not in explored | _mixed(protocol)]
+    if absent:
+        said = f"{', '.join(species)}; {', '.join(absent)} is in none of the cells that are explored"
+        return Finding("species", said, ok=False, cure="crystal.formula, crystal.composition or crystal.file")
+    return Finding("species", ", ".join(species), ok=True)
+
+
+def _curve(points: int) -> Iterator[Finding]:
+    # scipy, which not everybody who asks need wait for
+    from tasks.validation.curve import FEWEST_POINTS
+
+    if 0 < points < FEWEST_POINTS:
+        said = f"{points} points give no equation of state, and no reference lattice parameter"
+        yield Finding("curve", said, ok=False, cure=f"initial.eos_points of at least {FEWEST_POINTS}, or 0")
+
+
+def _mixed(protocol: Protocol) -> set[int]:
+    return {atomic_number(name) for name in protocol.crystal.composition or ()}
 
 
 def _crystal(protocol: Protocol) -> Finding:
@@ -73,25 +106,28 @@ def _radii(protocol: Protocol) -> Finding:
 
 
 def _stages(protocol: Protocol) -> Iterator[Finding]:
-    for number, stage in enumerate(protocol.config.stages, 1):
-        atoms = len(protocol.cells[stage.cell].numbers) * math.prod(stage.repeat or [1])
-        pressures = len(stage.pressures) if protocol.config.explore.ensemble == "npt" else 1
-        runs = len(stage.temperatures) * pressures * stage.replicas
-        yield Finding(
-            f"stage {number}", f"{plural(atoms, 'atom')}, {plural(runs, 'exploration')} a generation", ok=True
-        )
+    for stage in range(len(protocol.config.stages)):
+        sweep = exploring_generation(protocol, stage, 1, Source(0, 0, "", ""))
+        runs = [task for task in sweep.tasks if task.kind is TaskKind.EXPLORE]
+        sizes = {len(cell["numbers"]) for run in runs for cell in run.spec.get("structures") or [run.spec["structure"]]}
+        least, most = min(sizes), max(sizes)
+        atoms = plural(most, "atom") if least == most else f"{least} to {plural(most, 'atom')}"
+        yield Finding(f"stage {stage + 1}", f"{atoms}, {plural(len(runs), 'exploration')} a generation", ok=True)
 
 
 def _labels(folder: Folder, protocol: Protocol) -> Iterator[Finding]:
-    if protocol.label.engine != "qe":
-        return
-    settings = protocol.label.settings()
-    problems = qe_settings.check_settings(settings, protocol.campaign.species, folder.root)
+    name, settings = protocol.label.engine, protocol.label.settings()
+    problems = registry.problems(name, settings, protocol.campaign.species, folder.root)
     for problem in problems:
         what, _, cure = problem.rpartition("; ")
-        yield Finding("label.qe", what or problem, ok=False, cure=cure if what else "mend it in pilot.toml")
-    if not problems:
+        yield Finding(f"label.{name}", what or problem, ok=False, cure=cure if what else "mend it in pilot.toml")
+    if problems:
+        return
+    if name == "qe":
         yield Finding("label.qe", f"pseudopotentials in {qe_settings.pseudo_folder(settings, folder.root)}", ok=True)
+    elif name == "vasp":
+        potcars = vasp_potcar.folder_of(settings["potcar_dir"], folder.root)
+        yield Finding("label.vasp", f"POTCAR files in {potcars}", ok=True)
 
 
 def _fits(config: Config) -> Iterator[Finding]:

@@ -9,44 +9,101 @@ from db.dataset import Generation, Potential
 from pilot.campaign.protocol import Protocol
 from pilot.folder import Folder
 
+_SETS = {
+    "train": "the training set",
+    "holdout": "set aside at the beginning: errors of each generation are measured on them",
+    "test": "brought by the user to measure errors on",
+    "sample": "drawn from explorations to compare γ and error",
+    "eos": "points of the reference energy-volume curve",
+    "elastic": "strained cells, for the reference's elastic constants",
+}
+_POTENTIAL = {
+    "potential.mtp": "the newest potential, in the layout that MLIP-3 reads",
+    "potential.almtp": "the same with its active set, as MLIP-3 keeps it",
+    "potential.json": "the newest potential",
+    "active.npz": "its active set (numpy): extrapolation grades are measured by it",
+    "active-nbh.npz": "its active set of neighbourhoods",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What was exported; ``counts`` by set."""
+    """What was exported.
+
+    Attributes:
+        settings: the name of the present label settings; all others lie apart.
+        counts: labels by settings and role.
+        files: the names of what was written.
+    """
 
     folder: Folder
     protocol: Protocol
-    counts: Mapping[str, int]
+    settings: str
+    counts: Mapping[str, Mapping[str, int]]
     generations: Sequence[Generation]
+    files: tuple[str, ...]
 
 
 def readme(content: Content, potential: Potential | None) -> str:
     """The text."""
-    protocol, counts = content.protocol, content.counts
+    protocol = content.protocol
     lines = [
         f"{protocol.campaign.name}: what `pilot export` wrote from {content.folder.root}",
         "",
-        f"train.extxyz, train.db, train.cfg      the training set: {counts.get('train', 0)} structures",
-        f"holdout.extxyz, holdout.cfg            {counts.get('holdout', 0)} structures that were never trained on",
-        "provenance.csv                         where each structure comes from, in the order of the files",
-    ]
-    if potential is not None:
-        lines += [
-            "potential.mtp                          the newest potential, in the layout that MLIP-3 reads",
-            "active.npz                             its active set (numpy): extrapolation grades are measured by it",
-        ]
-    lines += [
+        *_sets(content),
+        _line("provenance.csv", "where each structure comes from, in the order of the files"),
+        _line("settings.json", "what the names of label settings stand for"),
+        *(_line(name, meaning) for name, meaning in _POTENTIAL.items() if name in content.files),
         "",
         "Species: types 0, 1, … in .cfg and .mtp are " + ", ".join(protocol.campaign.species) + ".",
         "Units: Å, eV, eV/Å. Energies are of the whole cell and consistent with the forces. Stress: eV/Å³ in .extxyz",
         "and .db (ASE's sign: negative under compression); in .cfg it is PlusStress, the virial in eV (opposite sign).",
+        *_reference(protocol.label.atom_energies),
+        "Beside each configuration (info of .extxyz, data of .db, features of .cfg): pilot_id (structure_id in",
+        "provenance.csv), role, source, settings, engine; where there are such, generation (s1g03: stage 1, generation 3)",
+        "and grade (γ when it was selected; MV_grade in .cfg).",
         "",
-        f"Labels: engine {protocol.label.engine}, settings {protocol.label_settings()}:",
+        f"Labels: engine {protocol.label.engine}, settings {content.settings}:",
         *_settings(protocol.label.settings()),
+        *_others(content),
         "",
         *_potential(protocol, potential, content.generations),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _line(names: str, meaning: str) -> str:
+    return f"{names:<39}{meaning}"
+
+
+def _sets(content: Content) -> list[str]:
+    lines = []
+    for role, number in content.counts.get(content.settings, {}).items():
+        names = ", ".join(name for name in content.files if name.startswith(f"{role}."))
+        lines.append(_line(names, f"{_SETS.get(role, role)}: {number} structures"))
+    return lines
+
+
+def _others(content: Content) -> list[str]:
+    """The labels of other settings: of another fidelity, an older pilot.toml, or imported under a name."""
+    others = {name: counts for name, counts in content.counts.items() if name != content.settings}
+    if not others:
+        return []
+    lines = ["", "Labels of other settings lie apart in other-settings/; energies of the two must not be mixed:"]
+    return lines + [
+        f"  {name}: " + ", ".join(f"{number} {role}" for role, number in counts.items())
+        for name, counts in sorted(others.items())
+    ]
+
+
+def _reference(atom_energies: Mapping[str, float]) -> list[str]:
+    if not atom_energies:
+        return []
+    shown = ", ".join(f"{symbol} {energy:g} eV" for symbol, energy in atom_energies.items())
+    return [
+        f"Energies here are those of the calculations; the potential was trained on what is left when {shown}",
+        "is taken off for each atom.",
+    ]
 
 
 def _settings(settings: Mapping[str, Any]) -> list[str]:

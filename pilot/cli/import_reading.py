@@ -54,7 +54,7 @@ class Tally:
     conflict_count: int = 0
     species: dict[int, str] = field(default_factory=dict)
     energies: set[str] = field(default_factory=set)
-    prints: set[int] = field(default_factory=set)
+    prints: dict[int, str] = field(default_factory=dict)
 
 
 def shifts_of(given: Iterable[str]) -> dict[str, float]:
@@ -142,12 +142,13 @@ def _shifted(structure: Structure, label: Label, shifts: Mapping[str, float]) ->
 def _note_alike(structure: Structure, label: Label, tally: Tally) -> None:
     """Count what is the same up to a translation, a rotation, and the order and the images of its atoms."""
     sizes = np.sort(np.linalg.norm(np.array(label.forces).reshape(-1, 3), axis=1))
+    content = structure.content_hash()
     volume = abs(float(np.linalg.det(np.array(structure.cell))))
     print_of = hash(
         (tuple(sorted(structure.numbers)), round(label.energy, 5), round(volume, 4), sizes.round(4).tobytes())
     )
-    tally.alike += print_of in tally.prints
-    tally.prints.add(print_of)
+    # the very same is a duplicate, which is another count
+    tally.alike += tally.prints.setdefault(print_of, content) != content
 
 
 def name_of(folder: Folder, path: Path) -> str:

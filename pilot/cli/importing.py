@@ -2,10 +2,12 @@
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from db import dataset
+from db.dataset import Brought, Known
 from db.errors import InputError, MissingError
 from db.states import Role
 from pilot.campaign import importing
@@ -173,16 +175,20 @@ def _compare(
 ) -> None:
     """What would be done, as far as the published copy of the database tells."""
     settings, _ = importing.settings_name(protocol, wanted.settings or "", _stage(folder))
+    here: dict[str, Brought] = {}
     for part in _parts(spool, _PART_ALONE):
         brought = [importing.brought_of(json.loads(line), role) for line in part]
-        try:
-            with published(folder) as connection:
-                found = importing.sort_out(connection, brought, settings)
-        except MissingError:
-            tally.added += len(brought)
-            continue
+        found = importing.sort_out(_known(folder, brought), brought, settings, here)
         counts = {"added": len(found.new), "duplicates": found.duplicates, "conflicts": len(found.conflicts)}
         _count(tally, counts | {"told": found.conflicts, "elsewhere": found.elsewhere})
+
+
+def _known(folder: Folder, brought: Sequence[Brought]) -> Mapping[str, Known]:
+    try:
+        with published(folder) as connection:
+            return dataset.find_known(connection, {entry.hash for entry in brought})
+    except MissingError:
+        return {}
 
 
 def _count(tally: Tally, answer: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ def report(
             "--output",
             "-o",
             metavar="FILE",
-            help="The page; its folder is made if it is not there. Default: results/report.html in the campaign folder.",
+            help="The page; its folder is made if need be. Default: results/report.html in the campaign folder.",
             show_default=False,
         ),
     ] = None,

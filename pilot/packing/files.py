@@ -13,6 +13,7 @@ from pilot.folder import Folder
 from pilot.packing.archive import BROKEN, Archive, StoppedError, UnreadableError, write
 from pilot.packing.choice import Lot, archive_name
 from pilot.packing.errand import Pace
+from tasks import scratch
 
 #: so many folders may turn out to be unreadable while they are packed; then the lot is given up
 _TRIES = 5
@@ -112,6 +113,8 @@ def make(folder: Folder, lot: Lot, largest: int, pace: Pace) -> Made:
         place = folder.root / attempt.directory
         reason = _why_not(folder, place, largest)
         if reason is None:
+            # what was never judged may still have it, and in it what must not be handed on
+            scratch.drop(place)
             folders[place.name], ids[place.name] = place, attempt.id
         else:
             left[attempt.id] = reason

@@ -1,15 +1,17 @@
 """Drawing: what all figures have in common, and turning them into SVG and PNG. matplotlib is imported when needed."""
 
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pilot.report.figure import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure as Canvas
 
 #: Okabe and Ito's colours, which all kinds of eyes tell apart (jfly.uni-koeln.de/color)
@@ -51,7 +53,7 @@ _STYLE: dict[str, Any] = {
 def _styled() -> Iterator[None]:
     import matplotlib as mpl
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(cast("Any", _STYLE)):
         yield
 
 
@@ -106,15 +108,28 @@ def dressed(found: "Axes", across: str, up: str, *, xlog: bool = False, ylog: bo
     """Existing axes with labels."""
     found.set_xlabel(across)
     found.set_ylabel(up)
-    from matplotlib.ticker import LogFormatter
-
     for wanted, axis, name in ((xlog, found.xaxis, "x"), (ylog, found.yaxis, "y")):
         if wanted:
             (found.set_xscale if name == "x" else found.set_yscale)("log")
-            # 0.1, 2, 30 and not powers of ten; between them only where there is less than a decade
-            axis.set_major_formatter(LogFormatter())
-            axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.2, 0.5)))
+            _plain_logarithms(axis)
     return found
+
+
+#: decades that an axis spans, at most → the leading digits that are written between its powers of ten
+_BETWEEN = ((0.75, "2345678"), (1.2, "2357"), (2.4, "25"))
+
+
+def _plain_logarithms(axis: "Axis") -> None:
+    """0.1, 2, 30 in place of powers of ten, and between those as many as there is room for."""
+    from matplotlib.ticker import FuncFormatter
+
+    def minor(value: float, _place: int | None) -> str:
+        low, high = (math.log10(max(end, 1e-300)) for end in axis.get_view_interval())
+        wanted = next((digits for most, digits in _BETWEEN if high - low <= most), "")
+        return f"{value:g}" if f"{value:e}"[0] in wanted else ""
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(minor))
 
 
 def whole_numbers(found: "Axes") -> None:

@@ -1,4 +1,4 @@
-"""The figures of γ's distribution: at the beginning, in the middle and at the end (figures 8–10 of the Pb report), and all."""
+"""The figures of how γ is distributed: in three generations (figures 8 to 10 of the Pb report), and in all."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,9 +66,7 @@ def distribution(found: Sequence[Histogram], saves: Mapping[int, float], breaks:
         "MD steps by γ in the first, the middle and the last generation that explored; dashed: γ_save, above which a "
         "configuration is preselected, and γ_break. Ten bins a decade; the data behind it have all generations."
     )
-    rows = [
-        (*where(h.turn), h.edges[i], h.edges[i + 1], n) for h in found for i, n in enumerate(h.counts) if n
-    ]
+    rows = [(*where(h.turn), h.edges[i], h.edges[i + 1], n) for h in found for i, n in enumerate(h.counts) if n]
     data = Data((*_WHERE, "gamma_from", "gamma_to", "steps"), rows)
     chosen = three(found)
     if not chosen:
@@ -100,7 +98,9 @@ def _range(found: Sequence[Histogram]) -> tuple[float, float]:
 def course(found: Sequence[Histogram]) -> Figure:
     """The histograms of all generations side by side."""
     name, title = "gamma-course", "Distribution of γ in every generation"
-    says = "Each column is a generation: the darker, the larger a share of its MD steps had this γ (logarithmic shades)."
+    says = (
+        "Each column is a generation: the darker, the larger a share of its MD steps had this γ (logarithmic shades)."
+    )
     rows = [
         (*where(h.turn), h.edges[i], h.edges[i + 1], n / sum(h.counts))
         for h in found

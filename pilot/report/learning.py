@@ -1,4 +1,4 @@
-"""The figures about learning, generation by generation: DFT runs, γ, errors (figures 5–7, 11 and 12 of the Pb report)."""
+"""The figures about learning by generation: DFT runs, γ, errors (figures 5 to 7, 11 and 12 of the Pb report)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -42,7 +42,8 @@ def dft_runs(turns: Sequence[Turn]) -> Figure:
         axes.bar(counts, good, color=drawing.BLUE, width=0.8, label="gave a label")
         if any(other):
             axes.bar(counts, other, bottom=good, color=drawing.ORANGE, width=0.8, label="failed, interrupted, running")
-            drawing.legend(axes)
+            axes.margins(y=0.22)
+            drawing.legend(axes, loc="upper left", ncols=2)
         axes.grid(visible=False, axis="x")
         _finish(axes, turns)
 
@@ -57,10 +58,7 @@ def gamma_max(turns: Sequence[Turn], breaks: Mapping[int, float]) -> Figure:
         "converge when all of its explorations stay below the line."
     )
     known = [turn for turn in turns if turn.gamma.highest is not None]
-    rows = [
-        (*where(t), t.gamma.highest, breaks.get(t.stage), t.gamma.explorations, t.gamma.broke)
-        for t in known
-    ]
+    rows = [(*where(t), t.gamma.highest, breaks.get(t.stage), t.gamma.explorations, t.gamma.broke) for t in known]
     data = Data((*_WHERE, "gamma_max", "gamma_break", "explorations", "broke"), rows)
     if not known:
         return lacking(name, title, says, "no exploration has ended yet")
@@ -70,23 +68,23 @@ def gamma_max(turns: Sequence[Turn], breaks: Mapping[int, float]) -> Figure:
         counts = [turn.count for turn in known]
         values = [min(turn.gamma.highest or 0.0, HIGHEST) for turn in known]
         _by_stage(axes.plot, known, values)
-        for broke, marker, colour, label in (
-            (True, "o", drawing.RED, "an exploration broke"),
-            (False, "o", drawing.GREEN, "none broke"),
+        for broke, colour, label in (
+            (True, drawing.RED, "an exploration broke"),
+            (False, drawing.GREEN, "none broke"),
         ):
             chosen = [i for i, turn in enumerate(known) if bool(turn.gamma.broke) is broke]
             if chosen:
                 points = [counts[i] for i in chosen], [values[i] for i in chosen]
-                axes.plot(*points, marker, color=colour, label=label, zorder=3)
+                axes.plot(*points, "o", color=colour, label=label, zorder=3)
         lines = [turn for turn in known if turn.stage in breaks]
         for stage in dict.fromkeys(turn.stage for turn in lines):
             inside = [turn.count for turn in lines if turn.stage == stage]
-            label = "γ_break" if stage == lines[0].stage else None
+            label = "γ_break" if stage == lines[0].stage else ""
             axes.hlines(
                 breaks[stage], min(inside) - 0.5, max(inside) + 0.5, colors=drawing.BLACK, linestyles="--", label=label
             )
         drawing.legend(axes)
-        _finish(axes, known)
+        _finish(axes, turns)
 
     return Figure(name, title, says, data, draw)
 
@@ -122,7 +120,7 @@ def gamma_mean(turns: Sequence[Turn]) -> Figure:
         _by_stage(axes.plot, known, means)
         axes.plot(counts, means, "o", color=drawing.BLUE, zorder=3)
         axes.set_ylim(bottom=0.0)
-        _finish(axes, known)
+        _finish(axes, turns)
 
     return Figure(name, title, says, data, draw)
 
@@ -139,8 +137,8 @@ def errors(turns: Sequence[Turn], measure: str) -> Figure:
     )
     says = (
         f"{what}. Holdout: cells that were set aside at the beginning and never trained on. Fresh sample: "
-        "configurations drawn from the queries of a generation's own explorations and labelled for this only: errors of "
-        "the potential with which it explored. Training set: what the potential of the generation was fitted to."
+        "configurations drawn from the queries of a generation's own explorations and labelled for this only: errors "
+        "of the potential with which it explored. Training set: what the potential of the generation was fitted to."
     )
     names = {"holdout": "holdout", "sample": "fresh sample", "test": "test set", "train": "training set"}
     rows = []
@@ -150,7 +148,9 @@ def errors(turns: Sequence[Turn], measure: str) -> Figure:
             counts = [turn.error(among, "n") for among in names]
             rows.append((*where(turn), *cells, scaled(turn.bar(measure), 1000.0), *counts))
     columns = (*_WHERE, *names, "holdout_95_percent", *(f"n_{among}" for among in names))
-    units = tuple(f"{c}_{'meV_A' if force else 'meV_atom'}" if c in {*names, "holdout_95_percent"} else c for c in columns)
+    units = tuple(
+        f"{c}_{'meV_A' if force else 'meV_atom'}" if c in {*names, "holdout_95_percent"} else c for c in columns
+    )
     if not rows:
         return lacking(name, title, says, "no potential has been evaluated on a holdout or a sample yet")
     if any(row[len(_WHERE) + len(names)] is not None for row in rows):
@@ -247,11 +247,13 @@ def to_convergence(turns: Sequence[Turn]) -> Figure:
             axes.bar_label(bars, padding=3, fontsize=8.5)
             axes.set_xlabel(label)
             axes.grid(visible=False)
-            axes.set_xlim(0.0, 1.15 * max(row[column] for row in rows) or 1.0)
+            axes.set_xlim(0.0, 1.15 * max(bar.get_width() for bar in bars) or 1.0)
         left.invert_yaxis()
 
     height = 1.0 + 0.32 * len(rows)
-    return Figure(name, title, says, Data(("stage", "generations", "dft_runs", "outcome"), rows), draw, size=(7.2, height))
+    return Figure(
+        name, title, says, Data(("stage", "generations", "dft_runs", "outcome"), rows), draw, size=(7.2, height)
+    )
 
 
 def _by_stage(plot: Callable[..., object], turns: Sequence[Turn], values: Sequence[float]) -> None:
@@ -263,4 +265,6 @@ def _by_stage(plot: Callable[..., object], turns: Sequence[Turn], values: Sequen
 
 def _finish(axes: "Axes", turns: Sequence[Turn]) -> None:
     drawing.whole_numbers(axes)
+    if turns:
+        axes.set_xlim(turns[0].count - 0.6, turns[-1].count + 0.6)
     drawing.mark_stages(axes, stage_starts(turns))

@@ -137,12 +137,18 @@ class Lane:
         return sum(sum(values) for values in self.busy.values())
 
 
-def lanes(records: Records, time: Clock, bins: int) -> list[Lane]:
-    """How many cores of each node were busy with what kind, in bins of equal length; by the names of the nodes."""
+def node_sizes(records: Records) -> dict[str, int]:
+    """The cores of each node, as the pilots knew them."""
     sizes: dict[str, int] = {}
     for pilot in records.pilots:
         for node, cores in (pilot["nodes"] or {}).items():
             sizes[node] = max(sizes.get(node, 0), int(cores))
+    return sizes
+
+
+def lanes(records: Records, time: Clock, bins: int) -> list[Lane]:
+    """How many cores of each node were busy with what kind, in bins of equal length; by the names of the nodes."""
+    sizes = node_sizes(records)
     width = max(time.length, 1e-9) / bins
     found: dict[str, Lane] = {}
     for ran in records.ran:

@@ -1,15 +1,14 @@
-"""The figures about the machine."""
+"""The figures about the machine's time: core-hours, allocations, times of DFT runs, failures."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pilot.report import drawing, machine
 from pilot.report.figure import Data, Figure, Table, lacking
 from pilot.report.records import Records
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 _FATE_COLOURS = {
@@ -18,11 +17,6 @@ _FATE_COLOURS = {
     "failed": drawing.RED,
     "under way": drawing.SKY,
 }
-#: with more bars than this, or more nodes, a timeline shows how many cores were busy instead
-_FEW_BARS = 600
-_FEW_NODES = 6
-_MOST_NODES = 16
-_BINS = 240
 _MOST_ALLOCATIONS = 40
 
 
@@ -78,7 +72,18 @@ def allocations(records: Records) -> Figure:
         )
         for p in had
     ]
-    columns = ("pilot", "job", "nodes", "began", "core_hours", "useful", "interrupted", "failed", "rest", "why_it_ended")
+    columns = (
+        "pilot",
+        "job",
+        "nodes",
+        "began",
+        "core_hours",
+        "useful",
+        "interrupted",
+        "failed",
+        "rest",
+        "why_it_ended",
+    )
     data = Data(columns, rows)
     if not had:
         return lacking(name, title, says, "no pilot has held cores yet")
@@ -112,128 +117,12 @@ def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def timeline(records: Records) -> Figure:
-    """What ran where and when: bars where they are few, else busy cores."""
-    name, title = "timeline", "Timeline of the nodes"
-    time = machine.clock(records)
-    if time is None or not records.ran:
-        return lacking(name, title, "What ran on each node over time.", "nothing has run yet")
-    gaps = "" if len(time.spans) == 1 else f" Gaps between allocations are left out (grey lines, {len(time.spans) - 1})."
-    nodes = {node for ran in records.ran for node, _ in ran.shares}
-    count = sum(len(ran.shares) for ran in records.ran)
-    if count <= _FEW_BARS and len(nodes) <= _FEW_NODES:
-        return _gantt(records, time, gaps)
-    return _busy(records, time, gaps)
-
-
-def _gantt(records: Records, time: machine.Clock, gaps: str) -> Figure:
-    found = machine.bars(records, time)
-    says = (
-        "Each bar is an attempt, as high as its share of the node's cores, coloured by its step; hatched: it failed or "
-        f"was interrupted.{gaps}"
-    )
-    rows = [(b.node, b.bottom, b.cores, b.begin, b.end, b.kind, b.fate) for b in found]
-    data = Data(("node", "from_core", "cores", "begin_h", "end_h", "step", "fate"), rows)
-    nodes = sorted({bar.node for bar in found})
-    tops = {node: max(bar.bottom + bar.cores for bar in found if bar.node == node) for node in nodes}
-
-    def draw(canvas: "Canvas") -> None:
-        panels = canvas.subplots(len(nodes), 1, sharex=True, squeeze=False)[:, 0]
-        for panel, node in zip(panels, nodes, strict=True):
-            for kind in machine.KINDS:
-                for lost in (False, True):
-                    chosen = [
-                        b
-                        for b in found
-                        if b.node == node and b.kind == kind and (b.fate in {"failed", "interrupted"}) is lost
-                    ]
-                    if chosen:
-                        panel.barh(
-                            [b.bottom + b.cores / 2 for b in chosen],
-                            [max(b.end - b.begin, time.length / 2000) for b in chosen],
-                            left=[b.begin for b in chosen],
-                            height=[b.cores * 0.92 for b in chosen],
-                            color=drawing.KINDS[kind],
-                            hatch="////" if lost else None,
-                            edgecolor="white",
-                            linewidth=0.0 if len(found) > 150 else 0.3,
-                        )
-            panel.set_ylim(0, tops[node])
-        _dress(canvas, panels, nodes, [tops[node] for node in nodes], time)
-        _key(panels[0], [kind for kind in machine.KINDS if any(b.kind == kind for b in found)])
-
-    return Figure("timeline", "Timeline of the nodes", says, data, draw, size=(7.2, 1.1 + 1.1 * len(nodes)))
-
-
-def _busy(records: Records, time: machine.Clock, gaps: str) -> Figure:
-    every = machine.lanes(records, time, _BINS)
-    found, count = machine.gathered(every, _MOST_NODES)
-    width = time.length / _BINS
-    few = "" if len(found) == count else f" Of {count} nodes the {len(found)} that did most are shown; the data have all."
-    says = (
-        f"Busy cores of each node by step, mean over {60 * width:.3g} min each; {len(records.ran)} attempts.{gaps}{few}"
-    )
-    rows = [
-        (lane.node, lane.cores, place * width, kind, values[place])
-        for lane in every
-        for kind, values in lane.busy.items()
-        for place in range(_BINS)
-        if values[place] > 0.0
-    ]
-    data = Data(("node", "cores", "from_h", "step", "busy_cores"), rows)
-
-    def draw(canvas: "Canvas") -> None:
-        panels = canvas.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
-        edges = [place * width for place in range(_BINS + 1)]
-        for panel, lane in zip(panels, found, strict=True):
-            base = [0.0] * _BINS
-            for kind in machine.KINDS:
-                if kind not in lane.busy:
-                    continue
-                top = [a + b for a, b in zip(base, lane.busy[kind], strict=True)]
-                panel.stairs(top, edges, baseline=base, fill=True, color=drawing.KINDS[kind], linewidth=0)
-                base = top
-            panel.set_ylim(0, max(lane.cores, 1))
-        _dress(canvas, panels, [lane.node for lane in found], [lane.cores for lane in found], time)
-        _key(panels[0], [kind for kind in machine.KINDS if any(kind in lane.busy for lane in found)])
-
-    height = 1.2 + (0.9 if len(found) <= 4 else 0.42) * len(found)
-    return Figure("timeline", "Timeline of the nodes", says, data, draw, size=(7.2, height))
-
-
-def _dress(
-    canvas: "Canvas", panels: Sequence["Axes"], nodes: Sequence[str], cores: Sequence[int], time: machine.Clock
-) -> None:
-    for panel, node, many in zip(panels, nodes, cores, strict=True):
-        panel.set_ylabel(f"{node}\n{many} cores", rotation=0, ha="right", va="center", fontsize=7.5, parse_math=False)
-        panel.set_yticks([])
-        panel.grid(visible=False)
-        for begin in time.begins[1:]:
-            panel.axvline(begin, color=drawing.GREY, linewidth=0.8)
-    panels[-1].set_xlim(0, max(time.length, 1e-6))
-    minutes = time.length < 1.5
-    if minutes:
-        from matplotlib.ticker import FuncFormatter, MultipleLocator
-
-        step = next((s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10, 15) if 60 * time.length / s <= 10), 30)
-        panels[-1].xaxis.set_major_locator(MultipleLocator(step / 60))
-        panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{60 * x:g}"))
-    panels[-1].set_xlabel("minutes of allocation" if minutes else "hours of allocation")
-
-
-def _key(panel: Any, kinds: Sequence[str]) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(color=drawing.KINDS[kind], label=kind) for kind in kinds]
-    panel.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.02), ncols=len(kinds), borderaxespad=0.0
-    )
-
-
 def label_times(records: Records) -> Figure:
     """How long reference calculations took, by atoms."""
     name, title = "dft-times", "Time of DFT runs by number of atoms"
-    says = "Successful reference calculations by the core-time that each took, for each number of atoms; dashed: median."
+    says = (
+        "Successful reference calculations by the core-time that each took, for each number of atoms; dashed: median."
+    )
     found = machine.label_times(records.ran)
     if not found:
         return lacking(name, title, says, "no reference calculation has ended yet")
@@ -249,7 +138,7 @@ def label_times(records: Records) -> Figure:
         for number, (atoms, values) in enumerate(found.items()):
             colour = drawing.CYCLE[number % len(drawing.CYCLE)]
             label = f"{atoms} atom{'s' if atoms > 1 else ''} ({len(values)})"
-            axes.stairs(_counts(values, edges), edges, fill=True, color=colour, alpha=0.3)
+            axes.stairs(_counts(values, edges), edges, fill=True, color=colour, alpha=0.3 if len(found) < 3 else 0.1)
             axes.stairs(_counts(values, edges), edges, color=colour, linewidth=1.2, label=label)
             axes.axvline(sorted(values)[len(values) // 2], color=colour, linestyle="--", linewidth=1.0)
         axes.set_ylim(bottom=0)
@@ -280,8 +169,8 @@ def failures(records: Records) -> Table:
     """Failures by cause."""
     name, title = "failures", "Failures by cause"
     says = (
-        "Attempts that did not succeed, by step and verdict, with the reason that most of them gave; a failed attempt is "
-        "retried within the budget of its kind, an interrupted one for nothing."
+        "Attempts that did not succeed, by step and verdict, with the reason that most of them gave; a failed attempt "
+        "is retried within the budget of its kind, an interrupted one for nothing."
     )
     found = machine.failures(records.ran, records.now)
     columns = ("step", "verdict", "attempts", "core_hours", "most_frequent_reason")
@@ -298,7 +187,7 @@ def lost(records: Records) -> Table:
     says = "Every retry was spent; `pilot retry TASK` brings one back. The newest come first."
     columns = ("task", "step", "name", "why")
     if not records.failed:
-        return Table(name, title, says, Data(columns, ()), lacks="none")
+        return Table(name, title, says, Data(columns, ()), lacks="no task has failed for good")
     shown = [(str(task), kind, words, why) for task, kind, words, why in records.failed[:20]]
     total = sum(states.get("failed", 0) for states in records.tasks.values())
     if total > len(shown):

@@ -1,5 +1,6 @@
 """The page: one HTML file that needs nothing else. Whatever is not ours is escaped."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -47,7 +48,8 @@ def html(page: Page) -> str:
     """The page as text."""
     chapters = "\n".join(_chapter(page, chapter) for chapter in page.chapters)
     texts = "\n".join(
-        f'<section class="item"><details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details></section>'
+        f'<section class="item"><details><summary>{escape(title)}</summary>\n'
+        f"<pre>{escape(text)}</pre></details></section>"
         for title, text in page.texts
     )
     return f"""<!DOCTYPE html>
@@ -121,6 +123,7 @@ def _item(page: Page, item: Item) -> str:
 
 #: from here on a cell is a text that may be folded
 _LONG = 24
+_NUMBER = re.compile(r"[+−-]?\d+(\.\d+)?(e[+-]?\d+)?( [(±].*)?")
 
 
 def _table(table: Table) -> str:
@@ -139,6 +142,6 @@ def _kind(cells: Sequence[str]) -> str:
     """Numbers stand to the right, long texts are folded."""
     if any(len(cell) > _LONG for cell in cells):
         return ' class="long"'
-    if all(cell in {"", "–"} or cell[0].isdigit() or cell[0] in "+-−" for cell in cells):
+    if all(cell in {"", "–"} or _NUMBER.fullmatch(cell) for cell in cells):
         return ' class="n"'
     return ""

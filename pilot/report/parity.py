@@ -31,7 +31,7 @@ def energies(arrays: Arrays, of: str) -> Figure:
         f"Energy per atom by the potential of {of} over that of the reference calculations (left), and the difference "
         "of the two (right); both from the mean of the reference."
     )
-    return _parity(arrays, "energy", ("Parity of energies", "energy", "meV/atom", 1000.0), says)
+    return _parity(arrays, "energy", ("Parity of energies", "meV/atom", 1000.0), says)
 
 
 def forces(arrays: Arrays, of: str) -> Figure:
@@ -40,11 +40,11 @@ def forces(arrays: Arrays, of: str) -> Figure:
         f"Components of the forces by the potential of {of} over those of the reference calculations (left), and the "
         "difference of the two (right)."
     )
-    return _parity(arrays, "forces", ("Parity of forces", "force component", "eV/Å", 1.0), says)
+    return _parity(arrays, "forces", ("Parity of forces", "eV/Å", 1.0), says)
 
 
-def _parity(arrays: Arrays, key: str, words: tuple[str, str, str, float], says: str) -> Figure:
-    title, what, unit, factor = words
+def _parity(arrays: Arrays, key: str, words: tuple[str, str, float], says: str) -> Figure:
+    title, unit, factor = words
     name = f"parity-{key}"
     pairs = {label: array for label in SETS if (array := arrays.get(f"{label}_{key}")) is not None and _is_pairs(array)}
     if not pairs:

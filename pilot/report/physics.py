@@ -1,4 +1,4 @@
-"""The figures about matter: lattice parameter, energy–volume curve (figures 4.1 and 4.2 of the Li thesis), elastic constants."""
+"""The figures about matter: lattice parameter and energy–volume curve (4.1 and 4.2 of the Li thesis), elasticity."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +33,7 @@ def lattice(turns: Sequence[Turn], tolerance: float | None) -> Figure:
     if any(bar is not None for bar in bars):
         says += " Bars: 95 % interval from the ensemble."
     rows = [(*where(turn), a, reference, bar) for turn, a, bar in zip(known, values, bars, strict=True)]
-    data = Data(
-        ("count", "stage", "generation", "lattice_parameter_A", "reference_A", "half_width_95_percent_A"), rows
-    )
+    data = Data(("count", "stage", "generation", "lattice_parameter_A", "reference_A", "half_width_95_percent_A"), rows)
     if not known:
         return lacking(name, title, says, "no potential has been evaluated yet")
 
@@ -143,14 +141,16 @@ def elastic(turns: Sequence[Turn]) -> Table:
     """Elastic constants of the newest potential that was asked for them, and of the reference."""
     name, title = "elastic-constants", "Elastic constants"
     says = (
-        "In GPa: of the newest potential at its own minimum with its atoms relaxed, on the very cells of the reference, "
-        "and of the reference, atoms clamped; the last two are to be compared."
+        "In GPa: of the newest potential at its own minimum, atoms relaxed, on the very cells of the reference, and "
+        "of the reference, atoms clamped; the last two are to be compared."
     )
     columns = ("constant", "potential_GPa", "half_width_95_percent_GPa", "on_reference_cells_GPa", "reference_GPa")
     asked = ("elastic", "elastic_dft", "elastic_at_reference")
     turn = next((turn for turn in reversed(turns) if any(turn.evaluation.get(name) for name in asked)), None)
     if turn is None:
-        return Table(name, title, says, Data(columns, ()), lacks="not asked for, or not known yet ([validation] elastic)")
+        return Table(
+            name, title, says, Data(columns, ()), lacks="not asked for, or not known yet ([validation] elastic)"
+        )
     facts = turn.evaluation
     mine, theirs = _constants(facts.get("elastic")), _constants(facts.get("elastic_dft"))
     there = _constants(facts.get("elastic_at_reference"))

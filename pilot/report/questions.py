@@ -61,11 +61,13 @@ def asked(turns: Sequence[Turn], evaluated: Sequence[Done], source: Callable[[Do
 def against(found: Sequence[Asked], *, force: bool) -> Figure:
     """Figure 3, of forces, or figure 4, of energies."""
     name, title = ("gamma-force-error", "γ and force error") if force else ("gamma-energy-error", "γ and energy error")
-    what = "ε_F (root mean square over the atoms of the norm of the force error)" if force else "|ΔE|/N, the energy error"
+    what = (
+        "ε_F (root mean square over the atoms of the norm of the force error)" if force else "|ΔE|/N, the energy error"
+    )
     unit = "meV/Å" if force else "meV/atom"
     says = (
-        f"Each point is a configuration drawn from the explorations and labelled for this only: {what} of the potential "
-        "that explored, over the γ that it gave the configuration."
+        f"Each point is a configuration drawn from the explorations and labelled for this only: {what} of the "
+        "potential that explored, over the γ that it gave the configuration."
     )
     values = [1000.0 * (each.force if force else each.energy) for each in found]
     gammas = [each.gamma for each in found]

@@ -123,7 +123,15 @@ def _done(connection: Connection, kind: TaskKind) -> list[Done]:
     )
     return [
         Done(
-            row.id, row.key or "", row.name, row.generation, row.facts, row.directory, row.archive, row.cores, row.wall_s or 0.0
+            row.id,
+            row.key or "",
+            row.name,
+            row.generation,
+            row.facts,
+            row.directory,
+            row.archive,
+            row.cores,
+            row.wall_s or 0.0,
         )
         for row in connection.execute(question)
     ]

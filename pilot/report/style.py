@@ -28,7 +28,8 @@ a { color: var(--link); }
 .written { margin: .9rem 0 0; color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
 nav { margin: 1.2rem 0 0; padding: .7rem 1rem; background: var(--card); border: 1px solid var(--line);
   border-radius: .5rem; font-size: .9rem; }
-nav p { margin: .1rem 0; } nav b { display: inline-block; min-width: 8.5rem; }
+nav p { margin: .15rem 0; padding-left: 8rem; text-indent: -8rem; }
+nav b { display: inline-block; width: 8rem; text-indent: 0; } nav a { text-indent: 0; }
 nav a { margin-right: .8rem; text-decoration: none; white-space: nowrap; }
 nav a:hover { text-decoration: underline; }
 nav a.lacks { color: var(--soft); }
@@ -44,7 +45,8 @@ p.lacks { margin: 0; font-size: .9rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th { color: var(--soft); font-weight: 600; } th.n, td.n { text-align: right; white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; } th.n, td.n { text-align: right; }
+th { white-space: normal; vertical-align: bottom; }
 td { white-space: nowrap; } td.long { min-width: 12rem; white-space: normal; overflow-wrap: anywhere; }
 pre { margin: .5rem 0 0; padding: .8rem; background: var(--tint); border-radius: .4rem; overflow-x: auto;
   font-size: .8rem; line-height: 1.4; }
@@ -52,11 +54,12 @@ summary { cursor: pointer; font-weight: 600; }
 footer { max-width: 68rem; margin: 2.5rem auto 0; padding: 1rem 1.25rem 2rem; color: var(--soft); font-size: .85rem; }
 @media (max-width: 40rem) { body { font-size: 15px; } main, header { padding: 0 .7rem; } header { padding-top: 1rem; }
   section.item { padding: .8rem .7rem; } .plot { padding: .2rem; } .plot svg { width: 34rem; max-width: none; }
-  nav b { display: block; } nav a { display: inline-block; padding: .15rem 0; } }
-@media print { :root { --ink: #000; --soft: #444; --line: #ccc; --back: #fff; --card: #fff; --link: #000; --tint: #f4f4f4; }
+  nav p { padding: 0; text-indent: 0; } nav b { display: block; } nav a { display: inline-block; padding: .15rem 0; } }
+@media print { :root { --ink: #000; --soft: #444; --line: #ccc; --back: #fff; --card: #fff; --link: #000;
+  --tint: #f4f4f4; }
   body { font-size: 10.5pt; } main, header, footer { max-width: none; padding: 0; } nav, .files { display: none; }
   section.item { border: 0; padding: 0; margin: .8rem 0; } h2 { break-after: avoid; } h3, .says { break-after: avoid; }
-  .plot { overflow: visible; padding: 0; } .plot svg { width: 15cm; } .wide { overflow: visible; }
+  .plot { overflow: visible; padding: 0; } .plot svg { width: 13cm; } .wide { overflow: visible; }
   table { font-size: 8pt; } th, td { padding: .15rem .3rem; } th.n, td.n { white-space: normal; }
   td.long { min-width: 0; } pre { white-space: pre-wrap; } .state { border: 1px solid #000; } }
 """

@@ -63,16 +63,20 @@ def head(records: Records, turns: Sequence[Turn], config: Config | None, folder:
     held = sum(pilot["reserved_core_s"] for pilot in records.pilots) / 3600.0
     useful = sum(pilot["useful_core_s"] for pilot in records.pilots) / 3600.0
     if held:
-        facts.append(("core-hours", f"{held:.3g} held, {min(useful / held, 1.0):.0%} of them useful"))
+        facts.append(("core-hours", f"{_plain(held)} held, {min(useful / held, 1.0):.0%} of them useful"))
     return Head(folder if campaign is None else campaign.name, state, good, why, facts)
+
+
+def _plain(hours: float) -> str:
+    return f"{hours:.2g}" if hours < 10 else f"{hours:.0f}"
 
 
 def stages(turns: Sequence[Turn], records: Records, config: Config | None) -> Table:
     """What each stage was, how it went, and what its last potential is worth."""
     name, title = "stages", "Stages"
     says = (
-        "γ_max is that of the stage's last sweep; ε_F and ε_E are those of its last potential on the fixed holdout; a is "
-        "its lattice parameter, with the difference from the reference."
+        "γ_max is that of the stage's last sweep; ε_F and ε_E are those of its last potential on the fixed holdout; a "
+        "is its lattice parameter, with the difference from the reference."
     )
     tables: Sequence[StageTable] = () if config is None else config.stages
     count = max(len(tables), max((turn.stage for turn in turns), default=0))
@@ -84,7 +88,7 @@ def stages(turns: Sequence[Turn], records: Records, config: Config | None) -> Ta
         return Table(name, title, says, Data(columns, ()), lacks="this folder has no campaign")
     rows = [_stage(turns, records, tables[i] if i < len(tables) else None, i) for i in range(count)]
     headings = (
-        *("stage", "cell", "atoms", "T (K)", "P (bar)", "generations", "DFT runs", "γ_max"),
+        *("stage", "cell", "atoms", "T (K)", "P (bar)", "gene\u00adrations", "DFT runs", "γ_max"),
         *("ε_F (meV/Å)", "ε_E (meV/atom)", "a (Å)", "outcome"),
     )
     return Table(name, title, says, Data(columns, rows), headings, [_shown(row) for row in rows])

@@ -1,4 +1,4 @@
-"""The campaign generation by generation: what each explored, labelled, trained, and what its potential is worth. Pure."""
+"""The campaign by generation: what each explored, labelled and trained, and what its potential is worth. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -13,7 +13,18 @@ from pilot import host
 from pilot.cli.presence import look
 from pilot.config import Config, read_config
 from pilot.folder import Folder, keep_mode
-from pilot.report import gamma, learning, machine_figures, parity, physics, provenance, questions, study, summary
+from pilot.report import (
+    gamma,
+    learning,
+    machine_figures,
+    parity,
+    physics,
+    provenance,
+    questions,
+    study,
+    summary,
+    timeline,
+)
 from pilot.report.drawing import inlined, render
 from pilot.report.figure import Figure, Table
 from pilot.report.page import Chapter, Page, html
@@ -103,7 +114,7 @@ def _chapters(records: Records, config: Config | None, shelf: Shelf) -> list[Cha
     machinery: list[Item] = [
         machine_figures.core_hours(records),
         machine_figures.allocations(records),
-        machine_figures.timeline(records),
+        timeline.timeline(records),
         machine_figures.label_times(records),
         machine_figures.failures(records),
         machine_figures.lost(records),

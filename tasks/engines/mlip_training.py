@@ -68,7 +68,7 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     write_potential(where / START, potential)
     for name, pairs in ((TRAIN, sets.train), (HOLDOUT, sets.holdout)):
         write_samples(where / name, (Sample(structure, label) for structure, label in pairs), sets.symbols)
-    mlp = Mlp(_argv(spec), where, dialect)
+    mlp = Mlp(argv_for(spec), where, dialect)
     member = int(spec.get("member", 0))
     origin = spec.get("start") or ("a start of its own" if member else "an untrained potential")
     print(f"{' '.join(mlp.argv)} trains on {len(sets.train)} configurations, from {origin}", flush=True)
@@ -119,7 +119,7 @@ def _sets(spec: Json, root: Path) -> Sets:
     return Sets(pairs, holdout, symbols, weights)
 
 
-def _argv(spec: Json) -> tuple[str, ...]:
+def argv_for(spec: Json) -> tuple[str, ...]:
     """The program; with more than one rank and no launcher of the user's, ``mpirun`` before it."""
     words = argv_of(str(spec["settings"].get("command", "mlp")))
     ranks = int(spec.get("ranks", 1))

@@ -1,6 +1,7 @@
 """From the table [label.qe] and a structure to the text of pw.in."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def write_input(structure: Structure, spec: Json, run: Run) -> str:
     write_espresso_in(
         text,
         _magnetized(atoms, settings, species),
-        input_data=namelists(settings, run, folder),
+        input_data=_with_bands(namelists(settings, run, folder), settings, atoms, files),
         pseudopotentials={symbol: path.name for symbol, path in files.items()},
         kpts=kpoints(structure, spec),
     )
@@ -128,6 +129,26 @@ def namelists(settings: Json, run: Run, folder: Path) -> dict[str, dict[str, Any
         "system": system | _without_magnetization(given.get("system", {})),
         "electrons": electrons | dict(given.get("electrons", {})),
     }
+
+
+def _with_bands(
+    sections: dict[str, dict[str, Any]], settings: Json, atoms: Atoms, files: Mapping[str, Path]
+) -> dict[str, dict[str, Any]]:
+    """With ``nbnd`` by the key ``bands``: never fewer than QE itself would take for a metal, nor where it is given."""
+    factor = table(settings)["bands"]
+    if factor is None or any(key.lower() == "nbnd" for key in sections["system"]):
+        return sections
+    valence = {symbol: qe_pseudo.valence_of(path) for symbol, path in files.items()}
+    silent = [files[symbol].name for symbol, electrons in valence.items() if electrons is None]
+    if silent:
+        raise InputError(
+            f"{silent[0]} does not say how many valence electrons it has: label.qe.bands cannot be used",
+            where="[label.qe] in pilot.toml",
+            next_step="take bands out, or choose another pseudopotential",
+        )
+    occupied = sum(valence[symbol] or 0.0 for symbol in atoms.get_chemical_symbols()) / 2
+    bands = math.ceil(max(factor * occupied, 1.2 * occupied, occupied + 4))
+    return sections | {"system": sections["system"] | {"nbnd": bands}}
 
 
 def _present(atoms: Atoms, species: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from db.errors import InputError
 DEBIAN_FOLDER = "/usr/share/espresso/pseudo"
 _HEADER_BYTES = 200_000
 _ELEMENT = re.compile(r'\belement="\s*([A-Za-z]{1,2})\s*"|^\s*([A-Z][a-z]?)\s+Element\b', re.MULTILINE)
+_VALENCE = re.compile(r'\bz_valence="\s*([\d.eE+-]+)\s*"|^\s*([\d.]+)\s+Z valence\b', re.MULTILINE)
 _CUTOFF = re.compile(r"minimum cutoff for wavefunctions:\s*([\d.]+)\s*Ry")
 
 
@@ -60,6 +61,12 @@ def suggested_cutoff(path: Path) -> float | None:
     found = _CUTOFF.search(_header(path))
     value = float(found.group(1)) if found else 0.0
     return value if value > 0.0 else None
+
+
+def valence_of(path: Path) -> float | None:
+    """The number of electrons that a file leaves to the valence; None where its header does not say."""
+    found = _VALENCE.search(_header(path))
+    return float(found.group(1) or found.group(2)) if found else None
 
 
 def _file(folder: Path, name: str | None, symbol: str) -> Path:

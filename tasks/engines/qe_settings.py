@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "kspacing": None,
         "smearing": "mv",
         "degauss": 0.02,
+        "bands": None,
         "conv_thr": 1e-8,
         "mixing_beta": 0.7,
         "electron_maxstep": 100,
@@ -43,7 +44,7 @@ RESERVED: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 MAGNETIZATION = re.compile(r"starting_magnetization\((\d+)\)", re.IGNORECASE)
-_POSITIVE = ("ecutwfc", "ecutrho", "kspacing", "degauss", "conv_thr", "mixing_beta", "electron_maxstep")
+_POSITIVE = ("ecutwfc", "ecutrho", "kspacing", "degauss", "bands", "conv_thr", "mixing_beta", "electron_maxstep")
 
 
 def table(settings: Json) -> dict[str, Any]:

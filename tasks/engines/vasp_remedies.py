@@ -38,7 +38,6 @@ _ALGORITHMS = frozenset({"normal", "fast", "veryfast", "all", "damped", "conjuga
 _MEANINGLESS = frozenset({"ISTART", "POTIM", "IBRION", "IOPT", "NSW", "LWAVE", "LCHARG"})
 _NEEDED = ("custodian", "pymatgen")
 _COPIED = ("INCAR", "KPOINTS", "POSCAR", STDOUT, STDERR, "OUTCAR", "OSZICAR")
-_REMOVED = ("WAVECAR", "CHGCAR")
 _BANDS = ("eigenvalues", "projected", "dos")
 _PART_BYTES = 500_000
 _MOST_STEPS = 5
@@ -98,8 +97,7 @@ def propose(directory: Path, beside: Path, spec: Json, in_effect: Mapping[str, A
         # a step of a cure that means nothing here (to go on from the wave functions) is followed by the next
         for _ in range(_MOST_STEPS):
             before = dict(met)
-            with _quiet(), _copy_of(directory, beside) as folder:
-                found, actions = _ask(folder, met, verdict)
+            found, actions = _ask_about(directory, beside, met, verdict)
             errors |= found
             corrections, more = sift(actions, in_effect)
             left_out += [change for change in more if change not in left_out]
@@ -125,11 +123,7 @@ def sift(actions: Iterable[Mapping[str, Any]], in_effect: Mapping[str, Any]) -> 
         changes = action.get("action", {}).get("_set", {})
         if action.get("dict") == "INCAR":
             for tag, value in changes.items():
-                if (
-                    not isinstance(value, str | int | float)
-                    or tag in _MEANINGLESS
-                    or _is_same(in_effect.get(tag), value)
-                ):
+                if tag in _MEANINGLESS or _is_same(in_effect.get(tag), value):
                     continue
                 if _keeps_the_result(tag, value, in_effect):
                     corrections[tag] = value
@@ -155,6 +149,20 @@ def soften(spec: Json, verdict: Verdict, tries: int) -> Json | None:
     first = {"NELM": 2 * nelm} | ({"ALGO": "All"} if smeared else {})
     second = {"NELM": 4 * nelm, "ALGO": "Normal", "AMIX": 0.1, "BMIX": 0.01, "AMIX_MAG": 0.4, "BMIX_MAG": 0.01}
     return {**spec, "corrections": corrections | (first if tries == 1 else second)}
+
+
+def _ask_about(
+    directory: Path, beside: Path, met: dict[str, int], verdict: Verdict
+) -> tuple[set[str], list[Mapping[str, Any]]]:
+    with _quiet():
+        try:
+            with _copy_of(directory, beside) as folder:
+                return _ask(folder, met, verdict)
+        except Exception:
+            # custodian knows what to do without an OUTCAR, but not with one that ends before the first SCF step does
+            with _copy_of(directory, beside) as folder:
+                (folder / "OUTCAR").unlink(missing_ok=True)
+                return _ask(folder, met, verdict)
 
 
 def _ask(folder: Path, met: dict[str, int], verdict: Verdict) -> tuple[set[str], list[Mapping[str, Any]]]:
@@ -213,9 +221,6 @@ def _copy_of(directory: Path, beside: Path) -> Iterator[Path]:
                 (beside / name).write_text(head_and_tail(directory / name, _PART_BYTES, _PART_BYTES))
         if (directory / "vasprun.xml").is_file():
             without_bands(directory / "vasprun.xml", beside / "vasprun.xml")
-        for name in _REMOVED:
-            # they stumble over a file that they want to remove and is not there
-            (beside / name).touch()
         yield beside
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 import sqlite3
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from tasks.formats.given_files import bounded_memory, check_xyz
 from tasks.formats.whole import beside
 
 Row = tuple[Structure, Label | None]
+#: what else is known of a configuration, by name
+About = Mapping[str, str | int | float]
 
 _XYZ = frozenset({".xyz", ".extxyz"})
 
@@ -168,12 +170,18 @@ def is_mlip_cfg(path: Path) -> bool:
 
 
 def export_structures(path: Path, rows: Iterable[Row], species: Sequence[str]) -> int:
-    """Write a training set for others; the file appears whole.
+    """Write structures and labels of which nothing else is to be said; see :func:`export_described`."""
+    return export_described(path, ((structure, label, {}) for structure, label in rows), species)
+
+
+def export_described(path: Path, rows: Iterable[tuple[Structure, Label | None, About]], species: Sequence[str]) -> int:
+    """Write a training set for others, one configuration after the other; the file appears whole.
 
     Args:
         path: its suffix decides the format: ``.extxyz`` or ``.xyz`` (positions to 10⁻⁸ Å), ``.db`` (ASE's
             database), ``.cfg`` (MLIP).
-        rows: structures with their labels.
+        rows: structures with their labels, and what is known of them: it becomes ``info`` of an extxyz, ``data`` of
+            an ASE database, features of a ``.cfg``.
         species: the elements of the types 0, 1, … of a ``.cfg``.
 
     Returns:
@@ -184,7 +192,7 @@ def export_structures(path: Path, rows: Iterable[Row], species: Sequence[str]) -
         StorageError: the file cannot be written.
     """
     if path.suffix == ".cfg":
-        return write_cfg(path, (from_structure(structure, label, species) for structure, label in rows))
+        return write_cfg(path, (from_structure(one, label, species, _features(about)) for one, label, about in rows))
     write = _WRITERS.get(path.suffix)
     if write is None:
         raise InputError(
@@ -194,13 +202,24 @@ def export_structures(path: Path, rows: Iterable[Row], species: Sequence[str]) -
         )
     try:
         with beside(path) as new:
-            return write(new, (to_atoms(structure, label) for structure, label in rows))
+            return write(new, (_described(*row) for row in rows))
     except sqlite3.Error as error:
         raise StorageError(
             f"ASE's database cannot be written: {error}",
             where=str(path),
             next_step="free some room, or export to .extxyz",
         ) from error
+
+
+def _described(structure: Structure, label: Label | None, about: About) -> Atoms:
+    atoms = to_atoms(structure, label)
+    atoms.info.update(about)
+    return atoms
+
+
+def _features(about: About) -> list[tuple[str, str]]:
+    """``grade`` is what MLIP calls MV_grade; a name has no white space there."""
+    return [("MV_grade" if name == "grade" else name.replace(" ", "_"), str(value)) for name, value in about.items()]
 
 
 # ASE's readers and databases are loaded by who uses them: that takes a second or two, which a pilot that starts on many
@@ -244,7 +263,7 @@ def _write_database(path: Path, images: Iterator[Atoms]) -> int:
     # no lock: nobody else knows this name, and not every shared file system can lock
     with ase.db.connect(str(path), type="db", append=False, use_lock_file=False) as database:
         for atoms in images:
-            database.write(atoms)
+            database.write(atoms, data=dict(atoms.info))
             count += 1
     return count
 

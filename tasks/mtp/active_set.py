@@ -137,23 +137,34 @@ class Enlarged:
     after: Floats
 
 
-def enlarge(active: ActiveSet, candidates: Floats, *, most_swaps: int = 100_000) -> Enlarged:
+def enlarge(
+    active: ActiveSet, candidates: Floats, training: Floats | None = None, *, most_swaps: int = 100_000
+) -> Enlarged:
     """MaxVol from the active set there is: candidates take the places where they make |det A| grow most.
 
-    This is what MLIP-3's ``select_add`` does: never more than the number of parameters enter, however many
-    candidates there are.
+    Never more than the number of parameters enter, however many candidates there are. With ``training`` this is what
+    MLIP-3's ``select_add`` does: who has lost a place may take another one, and in the end the places are offered to
+    the training set once more. So some candidates fewer are selected, and ``after`` may be above 1.001.
 
     Args:
         active: of the training set.
         candidates: b of each, (candidates, parameters), finite.
+        training: b of the training set; None: it is not asked again.
         most_swaps: gives up beyond that; each swap multiplies the volume, so it ends long before.
     """
     if not len(candidates):
         return Enlarged((), np.empty(0), np.empty(0))
-    grades = active.grades(candidates)
-    _, seats, after = exchange(active.matrix, active.inverse, candidates, most_swaps)
-    entered = tuple(sorted(int(k) for k in set(seats.tolist()) if k >= 0))
-    return Enlarged(entered, grades, after)
+    count = len(candidates)
+    offered = candidates if training is None else np.vstack([candidates, active.matrix])
+    matrix, seats, after = exchange(active.matrix, active.inverse, offered, most_swaps)
+    if training is not None:
+        owners = np.concatenate([np.full(len(training), -1), seats])
+        inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+        matrix, last, _ = exchange(matrix, inverse, np.vstack([training, matrix]), most_swaps)
+        seats = np.where(last >= 0, owners[last], seats)
+        after = np.abs(np.linalg.solve(matrix.T, candidates.T)).max(axis=0)
+    entered = tuple(sorted(int(k) for k in set(seats.tolist()) if 0 <= k < count))
+    return Enlarged(entered, active.grades(candidates), after[:count])
 
 
 def exchange(

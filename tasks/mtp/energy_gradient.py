@@ -44,7 +44,18 @@ class _Layer:
 
 
 class EnergyGradient:
-    """dE/dθ of one potential, θ in motep's order: moment, species, radial coefficients."""
+    """dE/dθ of one potential, θ in motep's order: moment, species, radial coefficients.
+
+    Attributes:
+        products: number of products of direction cosines.
+        steps: how to make them, see :func:`_angular_steps`.
+        angular: for each basic moment its product.
+        mu: for each basic moment its radial function.
+        basic: number of basic moments.
+        moments: number of all moments.
+        layers: how to make the others from the basic ones.
+        mapping: which moments are the basis functions.
+    """
 
     def __init__(self, potential: MTPData) -> None:
         basic = np.asarray(potential.alpha_index_basic)
@@ -53,14 +64,14 @@ class EnergyGradient:
         # sorted by degree, so that each is made from one that is there already
         by_degree = np.argsort(powers.sum(axis=1), kind="stable")
         place = np.argsort(by_degree)
-        self._products = len(powers)
-        self._steps = _angular_steps(powers[by_degree])
-        self._angular = place[angular.reshape(-1)]
-        self._mu = basic[:, 0].astype(np.intp)
-        self._basic = len(basic)
-        self._moments = int(potential.alpha_moments_count)
-        self._layers = _layers(times, len(basic), self._moments)
-        self._mapping = np.asarray(potential.alpha_moment_mapping).astype(np.intp)
+        self.products = len(powers)
+        self.steps = _angular_steps(powers[by_degree])
+        self.angular = place[angular.reshape(-1)]
+        self.mu = basic[:, 0].astype(np.intp)
+        self.basic = len(basic)
+        self.moments = int(potential.alpha_moments_count)
+        self.layers = _layers(times, len(basic), self.moments)
+        self.mapping = np.asarray(potential.alpha_moment_mapping).astype(np.intp)
         self._potential = potential
 
     def __call__(self, vectors: Floats, types: npt.NDArray[np.int32], js: npt.NDArray[np.int32]) -> Floats:
@@ -121,23 +132,20 @@ class EnergyGradient:
         radial = np.asarray(self._potential.radial_coeffs)[types]  # (atoms, species, functions, basis)
         functions = radial.shape[2]
         weights = radial.transpose(0, 2, 1, 3).reshape(atoms, functions, -1)
-        moments = np.zeros((self._moments, atoms))
-        moments[: self._basic] = (weights @ sums)[:, self._mu, self._angular].T
+        moments = np.zeros((self.moments, atoms))
+        moments[: self.basic] = (weights @ sums)[:, self.mu, self.angular].T
         slopes = self._contract(moments)
         spread = np.zeros((atoms, functions, sums.shape[2]))
-        spread[:, self._mu, self._angular] = slopes[: self._basic].T
-        return moments[self._mapping], spread @ sums.transpose(0, 2, 1)
+        spread[:, self.mu, self.angular] = slopes[: self.basic].T
+        return moments[self.mapping], spread @ sums.transpose(0, 2, 1)
 
     def _pair_sums(self, vectors: Floats, others: npt.NDArray[np.int32]) -> Floats:
         """Σ_j Q_β(r_ij)·(product of direction cosines), (atoms, species·basis, angular)."""
         p = self._potential
         distance = np.sqrt(np.einsum("ikx,ikx->ik", vectors, vectors))
         unit = vectors.transpose(2, 0, 1) / distance
-        angular = np.empty((self._products, *distance.shape))
-        angular[0] = 1.0
-        for made, source, axis in self._steps:
-            np.multiply(angular[source], unit[axis], out=angular[made])
-        basis = self._radial_basis(distance)
+        angular = self.cosines(unit)
+        basis = self.radial_basis(distance)
         species = int(p.species_count)
         if species > 1:
             mine = others[None] == np.arange(species)[:, None, None]
@@ -145,7 +153,15 @@ class EnergyGradient:
         sums: Floats = basis.transpose(1, 0, 2) @ angular.transpose(1, 2, 0)
         return sums
 
-    def _radial_basis(self, distance: Floats) -> Floats:
+    def cosines(self, unit: Floats) -> Floats:
+        """All products of direction cosines, (products, …), of unit vectors, (3, …)."""
+        angular = np.empty((self.products, *unit.shape[1:]))
+        angular[0] = 1.0
+        for made, source, axis in self.steps:
+            np.multiply(angular[source], unit[axis], out=angular[made])
+        return angular
+
+    def radial_basis(self, distance: Floats) -> Floats:
         """Chebyshev polynomials times the smooth cutoff (R_cut - r)², (basis, atoms, most neighbours)."""
         radial = self._potential.radial_basis
         low, high = float(radial.min), float(radial.max)
@@ -167,11 +183,11 @@ class EnergyGradient:
 
     def _contract(self, moments: Floats) -> Floats:
         """Fill in the products (in place) and return dE/dm of every moment, (moments, atoms)."""
-        for layer in self._layers:
+        for layer in self.layers:
             moments += layer.forwards @ (moments[layer.left] * moments[layer.right])
         slopes = np.zeros(moments.shape)
-        slopes[self._mapping] = np.asarray(self._potential.moment_coeffs)[:, None]
-        for layer in reversed(self._layers):
+        slopes[self.mapping] = np.asarray(self._potential.moment_coeffs)[:, None]
+        for layer in reversed(self.layers):
             slopes += layer.backwards @ (slopes[layer.upper] * moments[layer.other])
         return slopes
 

@@ -18,6 +18,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
+from ase.parallel import DummyMPI
 
 from db.files import write_whole
 from db.records import Json, Label, Structure
@@ -111,7 +112,9 @@ class Relaxations:
         atoms.calc = potential
         moving = FrechetCellFilter(atoms) if self.wanted.cell else atoms
         try:
-            converged = LBFGS(moving, logfile=None).run(fmax=self.wanted.force, steps=self.wanted.steps)
+            converged = LBFGS(moving, logfile=None, comm=DummyMPI()).run(
+                fmax=self.wanted.force, steps=self.wanted.steps
+            )
             seen = potential.look(atoms)
         except _BrokenError as reason:
             self.reasons.append((number, str(reason)))

@@ -23,7 +23,8 @@ Floats = npt.NDArray[np.float64]
 _SCALES = np.linspace(0.8, 1.2, 81)
 #: scales about the minimum from which the bulk modulus is fitted: ±3 %, 9 % in volume
 _NEAR = np.linspace(0.97, 1.03, 13)
-_FEWEST_POINTS = 5
+#: fewer fit no equation of state
+FEWEST_POINTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def fit_curve(volumes: Sequence[float], energies: Sequence[float]) -> Curve | No
     Returns:
         None where there are too few points, or no minimum between them.
     """
-    if len(set(volumes)) < _FEWEST_POINTS:
+    if len(set(volumes)) < FEWEST_POINTS:
         return None
     try:
         with warnings.catch_warnings():

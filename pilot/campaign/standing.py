@@ -1,0 +1,62 @@
+"""Where a campaign stands: which potential is in use, and what its sweeps have shown so far."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from db import dataset, progress
+from db.states import TaskKind, TaskState
+from pilot.campaign import criteria
+from pilot.campaign.checks import shown_by
+from pilot.campaign.criteria import Decision, Sweep
+from pilot.campaign.protocol import Protocol, Source, key_of
+from pilot.folder import Folder
+
+
+def decide(connection: Connection, protocol: Protocol, stage: int) -> Decision:
+    """How the campaign goes on after the sweeps of a stage that are recorded."""
+    config = protocol.config
+    history = dataset.read_generations(connection)
+    sweeps = {g.id: _sweep(g, history) for g in history if "sweep" in g.facts}
+    return criteria.decide(
+        config.stages,
+        stage,
+        [sweeps[g.id] for g in history if g.stage == stage and g.id in sweeps],
+        protocol.explore(stage).clean_sweeps,
+        protocol.campaign.if_not_converged,
+        config.converge,
+        [sweep.shown.force_error for sweep in sweeps.values()] if _has_holdout(history) else None,
+    )
+
+
+def source_of(folder: Folder, stage: int, number: int, *, to_be_trained: bool) -> Source:
+    """The potential of a generation."""
+    return Source(stage, number, folder.potential(stage, number), folder.generation(stage, number), to_be_trained)
+
+
+def source_after(connection: Connection, folder: Folder, last: dataset.Generation) -> Source:
+    """The potential that a generation still trains, else the newest there is."""
+    fit = progress.task_with_key(connection, key_of(TaskKind.TRAIN, last.stage, last.number))
+    if fit is None or fit.state is TaskState.DONE:
+        return newest_source(connection, folder)
+    return source_of(folder, last.stage, last.number, to_be_trained=True)
+
+
+def newest_source(connection: Connection, folder: Folder) -> Source:
+    """The potential of the latest generation that has trained one: others may have been trained late."""
+    trained = {potential.generation for potential in dataset.read_potentials(connection)}
+    *_, last = (g for g in dataset.read_generations(connection) if g.id in trained)
+    return source_of(folder, last.stage, last.number, to_be_trained=False)
+
+
+def _sweep(generation: dataset.Generation, history: Sequence[dataset.Generation]) -> Sweep:
+    """A sweep with what its potential had shown."""
+    facts = generation.facts["sweep"]
+    of = tuple(generation.facts.get("of") or ())
+    evaluations = [g.facts.get("evaluation", {}) for g in history if (g.stage, g.number) == of]
+    shown = shown_by(evaluations[0] if evaluations else {})
+    return Sweep(facts["wanted"], facts["done"], facts["broke"], facts["selected"], shown)
+
+
+def _has_holdout(history: Sequence[dataset.Generation]) -> bool:
+    return any(g.facts.get("evaluation", {}).get("holdout") for g in history)

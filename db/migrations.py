@@ -30,8 +30,10 @@ STEPS: dict[int, tuple[str, ...]] = {
     # more roles of structures (a CHECK, which no ALTER TABLE reaches; no row changes), and where a label comes from
     3: (
         "PRAGMA writable_schema = ON",
-        "UPDATE sqlite_master SET sql = replace(sql, '''holdout'', ''eos''', "
-        "'''holdout'', ''eos'', ''elastic'', ''sample'', ''test''') WHERE name = 'structures'",
+        (
+            "UPDATE sqlite_master SET sql = replace(sql, '''holdout'', ''eos''', "
+            "'''holdout'', ''eos'', ''elastic'', ''sample'', ''test''') WHERE name = 'structures'"
+        ),
         "PRAGMA writable_schema = RESET",
         "ALTER TABLE labels ADD COLUMN provenance JSON DEFAULT '{}' NOT NULL",
     ),

@@ -1,9 +1,9 @@
 """The tables of pilot.toml that say what a campaign is about: each key with its meaning, type, default and limits.
 
-How it explores stands in :mod:`pilot.stage_tables`, how it labels in :mod:`pilot.label_tables`, how it trains and when it
-has converged in :mod:`pilot.train_tables`, how it is run in :mod:`pilot.run_tables`.
+How it explores stands in :mod:`pilot.stage_tables`, how it labels in :mod:`pilot.label_tables`, how it trains and
+when it has converged in :mod:`pilot.train_tables`, how it is run in :mod:`pilot.run_tables`.
 
-The descriptions here are the only ones: ``pilot init`` writes them as comments, the page about pilot.toml is made of them.
+The descriptions are the only ones: ``pilot init`` writes them as comments, the page about pilot.toml is made of them.
 """
 
 from typing import Annotated, Literal

@@ -7,6 +7,9 @@ from pydantic import AfterValidator, Field, model_validator
 from pilot.tables import Positive, Table
 from tasks import registry
 
+#: below it there is one radial function only, and the first linear fit finds that
+_LEVEL_OF_MEMBERS = 6
+
 
 class WeightsTable(Table):
     """Weights of the fit, as MLIP has them."""
@@ -57,6 +60,8 @@ class TrainTable(Table):
             raise ValueError("level must be an even number from 2 to 28")
         if self.min_dist >= self.max_dist:
             raise ValueError("min_dist must be below max_dist")
+        if self.members > 1 and self.engine == "motep" and self.level < _LEVEL_OF_MEMBERS:
+            raise ValueError("members of levels 2 and 4 are all the same, whatever their seed: use level 6 or higher")
         return self
 
 

@@ -33,7 +33,6 @@ MODULES = MappingProxyType(
 )
 
 
-
 @dataclass(frozen=True, slots=True)
 class PotentialFiles:
     """What a trained potential consists of, in its folder.

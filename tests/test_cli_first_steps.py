@@ -91,7 +91,7 @@ def test_an_example_is_copied_whole(tmp_path: Path, capsys: pytest.CaptureFixtur
                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     typed = Typist(tmp_path, capsys, monkeypatch)
     name = typed("init", "--list-examples").out.split(":")[0]
-    assert name == "li-small-cell"
+    assert name == "li-laptop"
     typed("init", "made", "--example", name)
     source = Path(__file__).parent.parent / "examples" / name
     files = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}

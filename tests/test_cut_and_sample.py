@@ -17,6 +17,7 @@ from db.records import Structure
 from tasks.formats.atoms import from_atoms
 from tasks.formats.cfg import read_cfg, to_structure
 from tasks.formats.mtp import write_potential
+from tasks.mtp import selecting
 from tasks.mtp.active_neighbourhoods import build_of_neighbourhoods
 from tasks.mtp.active_set import ActiveSet, exchange, save_active_set
 from tasks.mtp.cutting import cut, extrapolative
@@ -175,6 +176,24 @@ def test_extrapolative_neighbourhoods_are_cut_out_and_with_them_nothing_is_unkno
     assert select(asked | {"method": "highest"}, root, tmp_path)["selected"] == 1
 
 
+def test_however_many_candidates_there_are_memory_is_bounded(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    structures = [large(2, rattle=amount) for amount in np.linspace(0.1, 0.3, 12)]
+    write_samples(tmp_path / "c.cfg", map(Sample, structures), ["Al"])
+    monkeypatch.setattr(selecting, "_MOST_BYTES", 40_000)  # some seventy rows
+    facts = select(spec(tmp_path / "c.cfg", grade="neighbourhood"), root, tmp_path)
+    chosen = read_samples(tmp_path / "selected.cfg", ["Al"])
+    assert 0 < facts["selected"] == len(chosen) <= facts["entered"]
+    with np.load(root / "active-nbh.npz") as file:
+        active = ActiveSet(file["matrix"], file["inverse"], file["indices"], "", file["atoms"])
+    every = np.concatenate([rows(structure) for structure in structures])
+    matrix, _, _ = exchange(active.matrix, active.inverse, np.concatenate([rows(s.structure) for s in chosen]))
+    worthy = every[active.grades(every) > 2.0]
+    assert len(worthy) > 50
+    assert np.abs(worthy @ np.linalg.inv(matrix)).max() < 1.5
+
+
 def trajectory(count: int) -> list[Sample]:
     return [
         Sample(sample.structure, features={"step": str(50 * number)})
@@ -184,7 +203,7 @@ def trajectory(count: int) -> list[Sample]:
 
 @pytest.mark.parametrize("grade", ["configuration", "committee"])
 def test_the_highest_are_taken_one_of_each_window(root: Path, tmp_path: Path, grade: str) -> None:
-    write_samples(tmp_path / "c.cfg", trajectory(60), ["Al"])
+    write_samples(tmp_path / "c.cfg", trajectory(50), ["Al"])
     asked = spec(tmp_path / "c.cfg", method="highest", grade=grade, members=["m1/pot.mtp"])
     facts = select(asked, root, tmp_path)
     assert (facts["selected"], facts["method"]) == (20, "highest")
@@ -193,7 +212,7 @@ def test_the_highest_are_taken_one_of_each_window(root: Path, tmp_path: Path, gr
     assert steps == sorted(steps)
     assert len({step // 100 for step in steps}) == 20
     assert facts["gamma_max"] == pytest.approx(max(float(s.features["MV_grade"]) for s in chosen), abs=1e-5)
-    assert select(asked | {"limit": 100}, root, tmp_path)["selected"] == 30
+    assert select(asked | {"limit": 100}, root, tmp_path)["selected"] == 25
     of_all = [float(s.features["MV_grade"]) for s in read_samples(tmp_path / "selected.cfg", ["Al"])]
     assert sorted(float(s.features["MV_grade"]) for s in chosen) == sorted(of_all)[-20:]
 
@@ -250,7 +269,7 @@ def test_a_sampler_goes_on_from_what_it_remembers() -> None:
     assert [one.step for one in second.kept] != [one.step for one in first.kept]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.0, 20.0) | st.just(float("nan")), max_size=60), st.integers(1, 30))
 def test_a_pooled_choice_is_never_too_large_and_never_outside(grades: list[float], count: int) -> None:
     chosen = choose_uniform(grades, count, 0.1, 10.0, seed=1)

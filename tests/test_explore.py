@@ -15,11 +15,12 @@ from db.states import Verdict
 from tasks.engines.lammps import ENGINE
 from tasks.formats.atoms import from_atoms
 from tasks.mtp.data_sets import read_samples
+from tasks.mtp.dynamics import Dynamics
 from tasks.mtp.evaluator import Evaluator
 from tasks.mtp.exploring import explore
 from tasks.mtp.gamma_record import GammaRecord
 from tasks.mtp.keeping import Keeper, Moment
-from tasks.mtp.lammps_input import Dynamics, input_file, lower_triangular
+from tasks.mtp.lammps_input import input_file, lower_triangular
 from tasks.protocol import Exit, Work
 
 engine = pytest.mark.engine
@@ -37,7 +38,7 @@ from db.records import Structure
 from tasks.mtp.evaluator import Evaluator, open_potential
 from tasks.mtp.exploring import write_input
 from tasks.mtp.extrapolation_control import Explorer, Limits
-from tasks.mtp.lammps_input import Dynamics
+from tasks.mtp.dynamics import Dynamics
 from tasks.mtp.lammps_library import Lammps
 from tasks.mtp.model import MODEL
 ask = json.loads(sys.argv[1])

@@ -23,9 +23,10 @@ from tasks.formats.mtp import write_potential
 from tasks.mtp.active_neighbourhoods import build_of_neighbourhoods
 from tasks.mtp.active_set import save_active_set
 from tasks.mtp.data_sets import Sample, read_samples, write_samples
+from tasks.mtp.dynamics import Dynamics, Melt
 from tasks.mtp.evaluator import Evaluator
 from tasks.mtp.exploring import explore
-from tasks.mtp.lammps_input import Dynamics, Melt, input_file
+from tasks.mtp.lammps_input import input_file
 from tasks.mtp.training import train
 from tasks.protocol import Exit, Work
 
@@ -105,8 +106,8 @@ def from_sites(structure: Structure, ideal: Structure) -> float:
 
 @engine
 def test_a_liquid_is_liquid_and_comes_to_the_cell_and_the_temperature_that_are_wanted(tmp_path: Path) -> None:
-    wanted = {"structure": CUBE.to_json(), "temperature": 900.0, "steps": 250, "max_saved": 1000, **HOT}
-    _, solid = run(explore_spec(**wanted), tmp_path / "crystal")
+    wanted = {"structure": CUBE.to_json(), "temperature": 900.0, "steps": 250, "max_saved": 120, **HOT}
+    _, solid = run(explore_spec(**wanted | {"max_saved": 4}), tmp_path / "crystal")
     facts, kept = run(explore_spec(**wanted, scenario="liquid", melt=MELT), tmp_path / "liquid")
     assert facts["steps"] == facts["steps_wanted"] == 900
     assert sum(json.loads((tmp_path / "liquid" / "gamma.json").read_text())["counts"]) == 901
@@ -119,8 +120,9 @@ def test_a_liquid_is_liquid_and_comes_to_the_cell_and_the_temperature_that_are_w
         if 250 < step <= 650:  # linearly, across the ends of parts
             assert side == pytest.approx(1.05 - 0.05 * (step - 250) / 400, abs=2e-4)
     table = thermo(tmp_path / "liquid")
-    hot, cold = table[(table[:, 0] > 100) & (table[:, 0] <= 250)], table[table[:, 0] > 750]
-    assert 2500 < hot[:, 1].mean() < 4500
+    hot, cold = table[(table[:, 0] > 190) & (table[:, 0] <= 250)], table[table[:, 0] > 750]
+    # half of what the atoms were given went into the lattice first
+    assert 2000 < hot[:, 1].mean() < 4500
     assert 600 < cold[:, 1].mean() < 1300
 
 
@@ -186,17 +188,17 @@ def test_a_committee_grades_by_its_disagreement(tmp_path: Path) -> None:
 
 @engine
 def test_the_sample_is_uniform_in_the_grade(tmp_path: Path) -> None:
-    spec = explore_spec(steps=2000, temperature=900.0, sample={"count": 60, "gamma": [0.3, 1.5]}, gamma_break=1e12)
+    spec = explore_spec(steps=1200, temperature=900.0, sample={"count": 60, "gamma": [0.3, 1.5]}, gamma_break=1e12)
     facts, _ = run(spec, tmp_path)
     sample = read_samples(tmp_path / "sample.cfg", ["Al"])
     assert facts["sampled"] == len(sample) == 60
     grades = np.array([float(one.features["MV_grade"]) for one in sample])
     steps = [int(one.features["step"]) for one in sample]
     assert steps == sorted(set(steps))
-    assert steps[0] < 800 < 1200 < steps[-1]
+    assert steps[0] < 500 < 700 < steps[-1]
     counts = np.histogram(grades, np.linspace(0.3, 1.5, 21))[0]
     everything = json.loads((tmp_path / "gamma.json").read_text())
-    assert sum(everything["counts"]) == 2001
+    assert sum(everything["counts"]) == 1201
     assert counts.sum() == 60
     assert np.median(counts) >= 3  # of three places for each, where the run has been there at all
 
@@ -269,12 +271,13 @@ def test_what_the_steps_do_not_suffice_for_is_unrelaxed_and_a_cell_may_be_held(t
     np.testing.assert_allclose(ends[1].structure.cell, aluminium((1, 1, 1), 4.1).cell, atol=1e-12)
 
 
-@pytest.mark.parametrize("a", [0.4, 1.2, 40.0])
-def test_nonsense_breaks_with_its_reason(tmp_path: Path, a: float) -> None:
-    facts, kept = run(relax_spec([aluminium((1, 1, 1), a)], gamma_break=1e300, gamma_save=1e299), tmp_path)
-    assert facts["broken"] + facts["relaxed"] + facts["unrelaxed"] == 1
-    assert bool(facts["broke_by"]) is (facts["broken"] == 1)
-    assert len(kept) == facts["saved"]
+def test_nonsense_breaks_with_its_reason(tmp_path: Path) -> None:
+    nonsense = [aluminium((1, 1, 1), a) for a in (0.02, 0.4, 1.2, 40.0)]
+    facts, kept = run(relax_spec(nonsense, gamma_break=1e300, gamma_save=1e299), tmp_path)
+    assert facts["broken"] + facts["relaxed"] + facts["unrelaxed"] == 4
+    assert facts["broken"] >= 2
+    assert facts["broke_by"].startswith("structure 1: the cell ")
+    assert len(kept) == facts["saved"] == 0
 
 
 #: explores without interruption in one folder, and with two in another, each as soon as so many steps were asked for
@@ -328,7 +331,7 @@ def test_every_mode_goes_on_and_ends_as_if_nobody_had_interrupted_it(tmp_path: P
             explore_spec(grade="neighbourhood", structure=hundred.to_json(), steps=350, max_saved=5, **ANY),
             (190, 180),
         ),
-        "committee": (explore_spec(grade="committee", members=["m1/pot.mtp"], steps=2500, **ANY), (1100, 1100)),
+        "committee": (explore_spec(grade="committee", members=["m1/pot.mtp"], steps=2200, **ANY), (1100, 1100)),
         "relax": (relax_spec(POOL, max_saved=4, gamma_save=0.5), (12, 12)),
     }
     done = python(["-c", RESUME, json.dumps([str(potentials()), tasks])], tmp_path)

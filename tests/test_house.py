@@ -16,7 +16,7 @@ FLOORS = [
     (1, r"db/"),
     (2, r"tasks/"),
     (2, r"pilot/(__init__|backups|config|contents|drain|durations|folder|host)\.py"),
-    (2, r"pilot/(lease|left_overs|mailbox|run_tables|snapshot|tables|topology)\.py"),
+    (2, r"pilot/(lease|left_overs|mailbox|snapshot|tables|(label|run|stage|train)_tables|topology)\.py"),
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),
     (5, r"pilot/(packing|probes|ranks|repair)/"),
@@ -26,7 +26,8 @@ FLOORS = [
     (7, r"pilot/__main__\.py"),
 ]
 PURE = re.compile(
-    r"db/(states|records|errors)\.py|pilot/scheduler/|pilot/campaign/(checks|criteria|elastic_cells|explorations|fits|planner|protocol)\.py|pilot/(drain|durations|packing/choice)\.py"
+    r"db/(states|records|errors)\.py|pilot/scheduler/|pilot/(drain|durations|packing/choice)\.py"
+    r"|pilot/campaign/(checks|criteria|elastic_cells|explorations|fits|planner|protocol)\.py"
     r"|pilot/slurm/(commands|parse|hostlist|refusals)\.py|pilot/agent/silence\.py|pilot/mpi/own_ranks\.py"
 )
 EDGE = {"subprocess", "sqlite3", "mpi4py", "socket", "shutil", "tempfile", "time", "datetime", "os", "threading"}

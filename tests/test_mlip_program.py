@@ -79,7 +79,7 @@ def test_a_wrong_number_of_arguments_ends_with_exit_code_0_and_is_an_error(place
 
 
 def test_every_other_failure_is_exit_code_9_with_a_word(place: Path) -> None:
-    with pytest.raises(MlipError, match="exit code 9: ERROR: Cannot open nowhere.mtp"):
+    with pytest.raises(MlipError, match=r"exit code 9: ERROR: Cannot open nowhere\.mtp"):
         Mlp(("mlp",), place).check_errors("nowhere.mtp", "four.cfg")
 
 
@@ -166,9 +166,9 @@ def test_settings_that_were_not_taken_are_noticed() -> None:
     text = "\tno_mindist_update = true\n\titeration_limit = 50\n\tenergy_weight = 1.000000\n\tenergy_weight = 7.0\n"
     wanted = {"no_mindist_update": "true", "iteration_limit": "50", "energy_weight": "1", "al_mode": "cfg"}
     refuse_other_settings(text, wanted)
-    with pytest.raises(MlipError, match="has not taken energy_weight = 2: it says 1.000000"):
+    with pytest.raises(MlipError, match=r"has not taken energy_weight = 2: it says 1\.000000"):
         refuse_other_settings(text, wanted | {"energy_weight": "2"})
-    with pytest.raises(MlipError, match="has not taken threshold_save = 2.1: it says nothing"):
+    with pytest.raises(MlipError, match=r"has not taken threshold_save = 2\.1: it says nothing"):
         refuse_other_settings(text, {"threshold_save": "2.1"})
 
 

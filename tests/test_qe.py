@@ -17,7 +17,7 @@ from ase.build import bulk
 from db.errors import InputError
 from db.records import Resources
 from db.states import Verdict
-from tasks.engines import qe_numbers, qe_output, qe_restart
+from tasks.engines import qe_numbers, qe_output, qe_pseudo, qe_restart
 from tasks.engines.qe import ENGINE
 from tasks.engines.qe_settings import check_settings
 from tasks.protocol import Cause, Exit, Work
@@ -366,6 +366,24 @@ def test_what_is_written(tmp_path):
     assert command.argv == ("pw.x", "-in", "pw.in")
     assert command.mpi
     assert command.env["OMP_NUM_THREADS"] == "3"
+
+
+@needs_files
+def test_bands_are_a_multiple_of_half_the_electrons_and_never_fewer_than_qe_takes(tmp_path):
+    few = namelist(work(tmp_path / "a"))
+    assert "nbnd" not in few
+    # aluminium has three electrons: of 32 atoms half of them are 48
+    atoms = bulk("Al", "fcc", a=4.05, cubic=True).repeat((2, 2, 2))
+    assert namelist(work(tmp_path / "b", atoms, bands=2.0))["nbnd"] == "96"
+    assert namelist(work(tmp_path / "c", atoms, bands=1.0))["nbnd"] == "58"
+    assert namelist(work(tmp_path / "d", atoms, bands=2.0, input={"system": {"nbnd": 70}}))["nbnd"] == "70"
+
+
+def test_a_pseudopotential_of_either_format_says_its_electrons(tmp_path):
+    (tmp_path / "new").write_text('<PP_HEADER element="Pb" z_valence="1.400000000000000E+001"/>')
+    (tmp_path / "old").write_text("<PP_HEADER>\n   Al    Element\n    3.00000000000      Z valence\n</PP_HEADER>")
+    (tmp_path / "silent").write_text("<PP_HEADER/>")
+    assert [qe_pseudo.valence_of(tmp_path / name) for name in ("new", "old", "silent")] == [14.0, 3.0, None]
 
 
 @needs_files

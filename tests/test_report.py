@@ -7,7 +7,7 @@ import pytest
 
 from db.dataset import Generation
 from pilot.report import gamma, learning, machine, parity, physics, provenance, questions, study, summary
-from pilot.report.drawing import inlined
+from pilot.report.drawing import inlined, render
 from pilot.report.figure import Data, number, scaled
 from pilot.report.records import Done, LabelSettings, Ran, Records
 from pilot.report.turns import Gamma, Turn, pooled, stage_starts, turns
@@ -305,6 +305,14 @@ def test_every_figure_without_data_says_why_and_draws_nothing() -> None:
         assert figure.lacks
         assert figure.draw is None
     assert provenance.label_settings(empty).lacks
+
+
+def test_a_figure_is_drawn_as_both_kinds_of_picture() -> None:
+    figure = learning.dft_runs([turn(0, labelled=3, label_runs=4), turn(1, 2, labelled=2, label_runs=2)])
+    svg, png = render(figure, png=True)
+    assert "failed, interrupted, running" in svg
+    assert png.startswith(b"\x89PNG")
+    assert render(figure)[1] == b""
 
 
 def test_pictures_in_one_page_share_no_ids_and_keep_the_digits_of_their_words() -> None:

@@ -53,7 +53,7 @@ ONE_ATOM = explore_spec(
     pressure=1.0,
     checkpoint_every_s=0,
 )
-FIT = train_spec(iterations=25, checkpoint_every_s=0)
+FIT = train_spec(iterations=80, checkpoint_every_s=0)
 
 
 class Attempt:

@@ -15,8 +15,8 @@ from tasks.mtp.active_set import SWAP_THRESHOLD, build, rows_of
 from tasks.mtp.data_sets import Sample, read_samples, write_samples
 from tasks.mtp.evaluator import Evaluator
 from tasks.mtp.selecting import select
-from tasks.validation.cells import scaled
 from tasks.protocol import Exit, Work
+from tasks.validation.cells import scaled
 
 
 def spec(tmp_path: Path, samples: list[Sample], **changes: Any) -> dict[str, Any]:

@@ -263,6 +263,14 @@ def test_only_some_forces_of_a_large_set_are_kept_and_always_the_same(
         np.testing.assert_array_equal(one["train_forces"], two["train_forces"])
 
 
+def test_of_a_large_training_set_a_part_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluating, "MOST_ATOMS", {"train": 40})
+    asked = spec(train="train.cfg", test="train.cfg", holdout=None, lattice=None, eos=None)
+    facts = evaluate(asked, trained().root, tmp_path)
+    assert facts["train"]["n"] == 14  # every third of 40, as they have 100 atoms
+    assert facts["test"]["n"] == 40
+
+
 def test_an_ensemble_gives_error_bars(tmp_path: Path) -> None:
     t = trained()
     (t.root / "m1").mkdir(exist_ok=True)

@@ -358,7 +358,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, 
     put=st.sampled_from(["", "*****", "NaN", "\n", "-", "<", "9", "\x00", "free  energy   TOTEN  =  1.0 eV\n"]),
     length=st.integers(0, 200),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_damage_makes_the_reader_raise_or_give_other_numbers(
     finished: tuple[Work, dict[str, str]], name: str, at: float, put: str, length: int
 ) -> None:

@@ -128,7 +128,10 @@ arguments = { asap_cutoff = true }
 
 
 def test_an_ensemble_gives_error_bars_and_a_sample_answers_how_errors_go_with_grades(tmp_path: Path) -> None:
-    config = ALUMINIUM + "members = 3\n[[stages]]\nrepeat = [1, 1, 2]\ntemperatures = [300]\nmax_generations = 1\n"
+    config = (
+        ALUMINIUM.replace("level = 4", "level = 6")
+        + "members = 3\n[[stages]]\nrepeat = [1, 1, 2]\ntemperatures = [300]\nmax_generations = 1\n"
+    )
     config += (
         "[questions]\nsample = 6\n[validation]\nelastic = true\n[converge]\nelastic = 30\nlattice_parameter = 0.5\n"
     )

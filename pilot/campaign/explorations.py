@@ -158,7 +158,7 @@ def _relaxations(protocol: Protocol, stage: int, number: int) -> Iterator[NewTas
         last = first + len(part)
         yield NewTask(
             kind=TaskKind.EXPLORE,
-            engine=explore.engine,
+            engine="lammps",  # whose step relaxes in Python: MLIP's pair style does dynamics only
             name=f"relax {first + 1}" + (f" to {last}" if len(part) > 1 else ""),
             spec={
                 "mode": "relax",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from db import dataset, progress
-from db.states import TaskKind, TaskState
+from db.states import Role, TaskKind, TaskState
 from pilot.campaign import criteria
 from pilot.campaign.checks import shown_by
 from pilot.campaign.criteria import Decision, Sweep
@@ -17,6 +17,7 @@ def decide(connection: Connection, protocol: Protocol, stage: int) -> Decision:
     """How the campaign goes on after the sweeps of a stage that are recorded."""
     config = protocol.config
     history = dataset.read_generations(connection)
+    has_holdout = dataset.count_labels(connection, protocol.label_settings(stage)).get(Role.HOLDOUT, 0)
     sweeps = {g.id: _sweep(g, history) for g in history if "sweep" in g.facts}
     return criteria.decide(
         config.stages,
@@ -25,7 +26,7 @@ def decide(connection: Connection, protocol: Protocol, stage: int) -> Decision:
         protocol.explore(stage).clean_sweeps,
         protocol.campaign.if_not_converged,
         config.converge,
-        [sweep.shown.force_error for sweep in sweeps.values()] if _has_holdout(history) else None,
+        [sweep.shown.force_error for sweep in sweeps.values()] if has_holdout else None,
     )
 
 
@@ -56,7 +57,3 @@ def _sweep(generation: dataset.Generation, history: Sequence[dataset.Generation]
     evaluations = [g.facts.get("evaluation", {}) for g in history if (g.stage, g.number) == of]
     shown = shown_by(evaluations[0] if evaluations else {})
     return Sweep(facts["wanted"], facts["done"], facts["broke"], facts["selected"], shown)
-
-
-def _has_holdout(history: Sequence[dataset.Generation]) -> bool:
-    return any(g.facts.get("evaluation", {}).get("holdout") for g in history)

@@ -103,7 +103,11 @@ def _mpi(config: Config | None) -> Finding:
 def _engines(folder: Folder | None, config: Config | None) -> Iterator[Finding]:
     """The engines that the campaign uses; without one all, and then none is needed."""
     if folder and config and config.campaign and config.label and config.train:
-        settings: dict[str, dict[str, Any]] = {config.label.engine: settings_to_find(folder, config)}
+        settings: dict[str, dict[str, Any]] = {
+            config.explore.engine: config.explore.plugin.model_dump(),
+            config.train.engine: config.train.mlip.model_dump(),
+            config.label.engine: settings_to_find(folder, config),
+        }
         for name in ("command", config.explore.engine, "maxvol", config.label.engine, config.train.engine, "evaluate"):
             yield engine(name).find(settings.get(name, {}))
         return

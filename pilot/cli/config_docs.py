@@ -9,8 +9,8 @@ there.*
 A campaign folder is a folder that holds a `pilot.toml`. It is [TOML](https://toml.io). An empty one is enough for
 what [`pilot add`](../commands/add.md) puts in; a training campaign needs the tables `[campaign]`, `[crystal]`,
 `[[stages]]` (or `[study]`), `[label]` with the table of its engine, and `[train]`. `pilot init` writes one with all of
-this as comments; [`pilot doctor`](../commands/doctor.md) checks it. An unknown key is a mistake and is reported with the
-nearest key that there is.
+this as comments; [`pilot doctor`](../commands/doctor.md) checks it. An unknown key is a mistake and is reported with
+the nearest key that there is.
 
 Times are numbers of seconds, or text: `"90 s"`, `"10 min"`, `"1.5 h"`, `"2 d"`, `"1:30:00"`.
 Paths are relative to the folder of `pilot.toml`.

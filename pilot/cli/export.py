@@ -20,11 +20,13 @@ def export(
     ] = None,
     folder: FolderOption = None,
 ) -> None:
-    """Write the training set, the holdout and the newest potential in the formats of others.
+    """Write the labelled sets and the newest potential in the formats of others.
 
-    train.extxyz, train.db (ASE), train.cfg (MLIP), holdout.extxyz, holdout.cfg, provenance.csv (where each structure
-    comes from), potential.mtp (as MLIP-3 reads it), active.npz (its active set), and README.txt with counts, units,
-    settings and errors. A campaign that runs can be exported at any time; files of an earlier export are replaced.
+    train.extxyz, train.db (ASE), train.cfg (MLIP); holdout, test, sample, eos, elastic as .extxyz and .cfg where there
+    are such; labels of other settings apart in other-settings/; provenance.csv (where each label comes from),
+    settings.json (what the names of settings stand for), the potential (as MLIP-3 reads it) with its active set, and
+    README.txt with counts, units, settings and errors. A campaign that runs can be exported at any time; files of an
+    earlier export are replaced.
     """
     from pilot.cli.exporting import export_campaign
 

@@ -60,7 +60,7 @@ def readme(content: Content, potential: Potential | None) -> str:
         "and .db (ASE's sign: negative under compression); in .cfg it is PlusStress, the virial in eV (opposite sign).",
         *_reference(protocol.label.atom_energies),
         "Beside each configuration (info of .extxyz, data of .db, features of .cfg): pilot_id (structure_id in",
-        "provenance.csv), role, source, settings, engine; where there are such, generation (s1g03: stage 1, generation 3)",
+        "provenance.csv), role, source, settings, engine; where there are such, generation (s1g03: stage 1, number 3)",
         "and grade (γ when it was selected; MV_grade in .cfg).",
         "",
         f"Labels: engine {protocol.label.engine}, settings {content.settings}:",
@@ -78,10 +78,14 @@ def _line(names: str, meaning: str) -> str:
 
 def _sets(content: Content) -> list[str]:
     lines = []
-    for role, number in content.counts.get(content.settings, {}).items():
+    for role, number in _in_order(content.counts.get(content.settings, {})):
         names = ", ".join(name for name in content.files if name.startswith(f"{role}."))
         lines.append(_line(names, f"{_SETS.get(role, role)}: {number} structures"))
     return lines
+
+
+def _in_order(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return [(role, counts[role]) for role in _SETS if role in counts]
 
 
 def _others(content: Content) -> list[str]:
@@ -91,7 +95,7 @@ def _others(content: Content) -> list[str]:
         return []
     lines = ["", "Labels of other settings lie apart in other-settings/; energies of the two must not be mixed:"]
     return lines + [
-        f"  {name}: " + ", ".join(f"{number} {role}" for role, number in counts.items())
+        f"  {name}: " + ", ".join(f"{number} {role}" for role, number in _in_order(counts))
         for name, counts in sorted(others.items())
     ]
 

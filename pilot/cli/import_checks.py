@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pilot.campaign.protocol import Protocol
-from tasks.formats.labelled_files import Telling
+from tasks.formats.frames import Telling
 
 #: what decides little, or depends on the cell
 _NOT_COMPARED = frozenset({"ediff", "kpoints", "functional"})

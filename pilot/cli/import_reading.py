@@ -17,7 +17,8 @@ from pilot.campaign.cells import symbol
 from pilot.campaign.protocol import Protocol
 from pilot.cli.options import parse_pairs
 from pilot.folder import Folder
-from tasks.formats.labelled_files import Frame, Telling, read_frames
+from tasks.formats.frames import Frame, Telling
+from tasks.formats.labelled_files import read_frames
 
 #: beyond this nothing is a result: eV for each atom (all-electron energies of lead are within), eV/Å
 _ABSURD_ENERGY, _ABSURD_FORCE = 1e6, 1e3

@@ -22,7 +22,8 @@ from pilot.cli.presence import look
 from pilot.cli.records import published
 from pilot.config import read_config
 from pilot.folder import Folder
-from tasks.formats.labelled_files import Telling, tell
+from tasks.formats.frames import Telling
+from tasks.formats.labelled_files import tell
 
 #: what a living pilot applies in one transaction, so that its loop is not held up; and where none is alive
 _PART, _PART_ALONE = 250, 4000

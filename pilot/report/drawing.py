@@ -1,5 +1,6 @@
 """Drawing: what all figures have in common, and turning them into SVG and PNG. matplotlib is imported when needed."""
 
+import base64
 import io
 import math
 import re
@@ -21,6 +22,8 @@ CYCLE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
 KINDS = {"label": BLUE, "train": RED, "explore": GREEN, "select": PURPLE, "evaluate": ORANGE, "command": GREY}
 
 _COORDINATES = re.compile(r'\b(?:d|x|y|width|height|transform)="[^"]*"')
+_PICTURE = re.compile(r"(data:image/png;base64,)([A-Za-z0-9+/=\s]+)")
+_COLOURS = 128
 _DIGITS = re.compile(r"(\d\.\d\d)\d+")
 #: more points than this are a picture in the figure, not one shape each
 MANY = 1500
@@ -67,7 +70,7 @@ def render(figure: Figure, *, png: bool = False) -> tuple[str, bytes]:
         figure.draw(canvas)
         svg = io.StringIO()
         about: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Type", "Format"))
-        canvas.savefig(svg, format="svg", dpi=160, metadata=about)
+        canvas.savefig(svg, format="svg", dpi=130, metadata=about)
         picture = io.BytesIO()
         if png:
             canvas.savefig(picture, format="png", dpi=200)
@@ -95,7 +98,20 @@ def inlined(svg: str, name: str, title: str) -> str:
     rest = re.sub(r"\n\s*", "\n", re.sub(r"<!--.*?-->", "", rest, flags=re.DOTALL))
     # in coordinates the third digit is finer than any eye; in words all digits stay
     rest = _COORDINATES.sub(lambda found: _DIGITS.sub(r"\1", found[0]), rest)
+    rest = _PICTURE.sub(_smaller, rest)
     return f'<svg {box[0]} role="img" aria-label="{title}">{rest.strip()}'
+
+
+def _smaller(found: re.Match[str]) -> str:
+    """A picture within a figure with a palette of its own instead of a thousand shades, if that is smaller."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(found[2]))) as picture:
+        few = picture.convert("RGBA").quantize(_COLOURS, method=Image.Quantize.FASTOCTREE)
+    content = io.BytesIO()
+    few.save(content, format="PNG", optimize=True)
+    text = base64.b64encode(content.getvalue()).decode()
+    return f"{found[1]}{text if len(text) < len(found[2]) else found[2]}"
 
 
 def axes(canvas: "Canvas", across: str, up: str, *, xlog: bool = False, ylog: bool = False) -> "Axes":

@@ -207,8 +207,8 @@ def reliability(records: Records, turns: Sequence[Turn]) -> Figure:
         for row in rows:
             sums.setdefault(row[0], []).append(row[4])
         axes.plot(list(sums), [sum(s) / len(s) for s in sums.values()], color=drawing.BLUE, label="mean", zorder=1)
-        axes.set_ylim(bottom=0.0)
-        drawing.legend(axes)
+        axes.set_ylim(0.0, 1.2 * max(row[4] for row in rows) or 1.0)
+        drawing.legend(axes, loc="upper left", ncols=3)
         _finish(axes, turns)
 
     return Figure(name, title, says, data, draw)

@@ -45,9 +45,10 @@ def opened(folder: Folder) -> Iterator[tuple[Connection, float]]:
 def _is_newer(folder: Folder) -> bool:
     """Whether the database says more than its copy, and can be read as it stands."""
     try:
+        at = folder.database.stat().st_mtime
         if is_hot(folder.database):
             return False
-        return not folder.copy.exists() or folder.database.stat().st_mtime > folder.copy.stat().st_mtime
+        return not folder.copy.exists() or at > folder.copy.stat().st_mtime
     except OSError:
         return False
 

@@ -39,7 +39,8 @@ section.item { margin: 1rem 0; padding: 1rem 1.1rem; background: var(--card); bo
 .says a { white-space: nowrap; }
 .lacks { color: var(--soft); }
 p.lacks { margin: 0; font-size: .9rem; }
-.plot { background: #fff; border-radius: .4rem; padding: .4rem; overflow-x: auto; }
+.plot { background: #fff; border-radius: .4rem; padding: .4rem; overflow-x: auto;
+  content-visibility: auto; contain-intrinsic-size: auto 26rem; }
 .plot svg { display: block; width: 100%; max-width: 52rem; height: auto; margin: 0 auto; }
 .plot svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .wide { overflow-x: auto; }
@@ -59,7 +60,8 @@ footer { max-width: 68rem; margin: 2.5rem auto 0; padding: 1rem 1.25rem 2rem; co
   --tint: #f4f4f4; }
   body { font-size: 10.5pt; } main, header, footer { max-width: none; padding: 0; } nav, .files { display: none; }
   section.item { border: 0; padding: 0; margin: .8rem 0; } h2 { break-after: avoid; } h3, .says { break-after: avoid; }
-  .plot { overflow: visible; padding: 0; } .plot svg { width: 13cm; } .wide { overflow: visible; }
+  .plot { overflow: visible; padding: 0; content-visibility: visible; }
+  .plot svg { width: 13cm; } .wide { overflow: visible; }
   table { font-size: 8pt; } th, td { padding: .15rem .3rem; } th.n, td.n { white-space: normal; }
   td.long { min-width: 0; } pre { white-space: pre-wrap; } .state { border: 1px solid #000; } }
 """

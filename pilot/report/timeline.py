@@ -102,7 +102,9 @@ def _busy(records: Records, time: machine.Clock, gaps: str) -> Figure:
                 if kind not in lane.busy:
                     continue
                 top = [a + b for a, b in zip(base, lane.busy[kind], strict=True)]
-                panel.stairs(top, edges, baseline=base, fill=True, color=drawing.KINDS[kind], linewidth=0)
+                panel.stairs(
+                    top, edges, baseline=base, fill=True, color=drawing.KINDS[kind], linewidth=0, rasterized=True
+                )
                 base = top
             panel.set_ylim(0, max(lane.cores, 1))
         _dress(panels, [lane.node for lane in found], [lane.cores for lane in found], time)

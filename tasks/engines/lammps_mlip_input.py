@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.mtp import lammps_input
-from tasks.mtp.lammps_input import FIX, Dynamics
+from tasks.mtp.dynamics import Dynamics
+from tasks.mtp.lammps_input import FIX
 
 Floats = npt.NDArray[np.float64]
 

@@ -96,9 +96,10 @@ def read_end(said: Said, log: Path, steps: int) -> End:
 def read_frames(path: Path) -> Iterator[Frame]:
     """The moments of a dump; what follows the last whole one is left out."""
     try:
-        lines = path.read_text().splitlines()
+        text = path.read_text()
     except OSError:
         return
+    lines = text[: text.rfind("\n") + 1].splitlines()
     at = 0
     while at + 9 <= len(lines) and lines[at] == "ITEM: TIMESTEP":
         atoms = int(lines[at + 3])

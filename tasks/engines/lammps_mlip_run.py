@@ -33,13 +33,14 @@ from tasks.model import Grader, types_of
 from tasks.mtp import exploring
 from tasks.mtp.active_set import load_active_set
 from tasks.mtp.data_sets import Sample, numbers_of, read_samples, symbols_of, write_samples
+from tasks.mtp.dynamics import Dynamics
 from tasks.mtp.evaluator import open_potential
 from tasks.mtp.exploration_spec import must_be_periodic, needed
 from tasks.mtp.extrapolation_control import Limits
 from tasks.mtp.gamma_record import GammaRecord
 from tasks.mtp.grading import grade_of, model_of, open_grader
 from tasks.mtp.keeping import Moment
-from tasks.mtp.lammps_input import Dynamics, Turned
+from tasks.mtp.lammps_input import Turned
 from tasks.mtp.model import ACTIVE_NEIGHBOURHOODS, ACTIVE_SET
 from tasks.mtp.neighbours import NonsenseCellError
 from tasks.mtp.sampling import Sampler

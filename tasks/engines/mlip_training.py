@@ -19,7 +19,7 @@ from db.errors import InputError
 from db.records import Json
 from pilot import host
 from tasks.engines import mlip_files
-from tasks.engines.mlip_output import Errors, MlipError, argv_of, refuse_other_settings, why_it_ended
+from tasks.engines.mlip_output import Errors, MlipError, argv_of, read_report, refuse_other_settings, why_it_ended
 from tasks.engines.mlip_program import MLIP_3, Mlp
 from tasks.formats.mtp import write_potential
 from tasks.mtp.active_neighbourhoods import build_of_neighbourhoods
@@ -92,7 +92,13 @@ def train(spec: Json, root: Path, where: Path) -> dict[str, Any]:
             "active": made.active,
         },
     }
-    facts |= _assess(trained, sets, mlp, where, neighbourhoods=bool(spec.get("neighbourhoods")))
+    facts |= _assess(trained, sets, where, neighbourhoods=bool(spec.get("neighbourhoods")))
+    printed = read_report(said.out)
+    if printed is not None:
+        # of what it had in memory; of what it wrote it says in the following
+        refuse_disagreement(facts["train"], printed, "training set")
+    if not sets.holdout:
+        refuse_disagreement(facts["train"], mlp.check_errors(MADE[dialect], TRAIN), "training set")
     facts |= _compare(trained, sets, mlp, before)
     if dialect != MLIP_3:
         # its pair style wants the active set in a file of its own
@@ -146,12 +152,11 @@ def _options(spec: Json, weights: Weights, dialect: str) -> dict[str, str]:
     return options if dialect == MLIP_3 else {**options, "weighting": "structures", "init-params": "same"}
 
 
-def _assess(trained: MTPData, sets: Sets, mlp: Mlp, where: Path, *, neighbourhoods: bool) -> dict[str, Any]:
-    """Errors on the training set, by us and by MLIP, and our active sets."""
+def _assess(trained: MTPData, sets: Sets, where: Path, *, neighbourhoods: bool) -> dict[str, Any]:
+    """Errors on the training set, and our active sets."""
     evaluator = Evaluator(trained)
     found = differences(evaluator, sets.train, sets.species)
     errors = errors_of(found)
-    refuse_disagreement(errors, mlp.check_errors(MADE[mlp.dialect], TRAIN), "training set")
     print(f"training set: {in_words(errors)}", flush=True)
     structures = [structure for structure, _ in sets.train]
     active = build(rows_of(evaluator, structures, sets.species), trained)

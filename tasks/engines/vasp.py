@@ -116,7 +116,7 @@ class Vasp:
         err = head_and_tail(work.directory / STDERR)
         verdict, reason = vasp_verdict.of(report, end, command_of(spec["settings"])[0], err)
         proposal = vasp_remedies.Proposal()
-        if verdict in _REMEDIED and report.began:
+        if verdict in _REMEDIED and (report.looped or report.complaint):
             beside = work.directory / scratch.FOLDER / "custodian"
             proposal = vasp_remedies.propose(work.directory, beside, spec, tags, verdict)
         scratch.drop(work.directory)

@@ -143,9 +143,8 @@ def _error(what: str, folder: Path, symbol: str) -> InputError:
 def beginning_with(symbol: str, folder: Path) -> list[str]:
     """Names of the potentials in ``folder`` that are of the symbol and not of a longer one (C, not Co)."""
     try:
-        names = {path.name.removeprefix("POTCAR.").removesuffix(".gz") for path in folder.iterdir()}
+        flat = {path.name.removeprefix("POTCAR.").removesuffix(".gz") for path in folder.glob(f"POTCAR.{symbol}*")}
+        names = flat | {path.parent.name for path in folder.glob(f"{symbol}*/POTCAR*")}
     except OSError:
         return []
-    return sorted(
-        name for name in names if name.startswith(symbol) and not name[len(symbol) : len(symbol) + 1].islower()
-    )
+    return sorted(name for name in names if not name[len(symbol) : len(symbol) + 1].islower())

@@ -7,6 +7,7 @@ ASE's.
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ase.units import create_units
 from db.errors import InputError
 from db.records import Label, Structure, Vector
 from tasks.formats.atoms import READER_ERRORS, problem_of
-from tasks.formats.labelled_files import Frame, Telling, frame_of, opened, opened_text
+from tasks.formats.frames import Frame, Telling, frame_of, opened, opened_text
 
 #: as ASE's reader of the output has them, so that a label is the same by either way
 _UNITS = create_units("2006")
@@ -75,7 +76,7 @@ def _converged_steps(text: str) -> list[bool]:
     places = [found.start() for found in _ENERGY.finditer(text)]
     thresholds = [(found.start(), _number(found[1])) for found in _THRESHOLD.finditer(text)]
     steps = []
-    for place, end in zip(places, [*places[1:], len(text)], strict=True):
+    for place, end in pairwise([*places, len(text)]):
         accuracy = _ACCURACY.search(text, place, end)
         below = [value for at, value in thresholds if at < place]
         # the threshold is printed with two digits, the accuracy with eight places

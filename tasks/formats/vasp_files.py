@@ -12,12 +12,13 @@ from typing import Any
 
 from db.errors import InputError
 from tasks.formats.atoms import READER_ERRORS
-from tasks.formats.labelled_files import Frame, Telling, frame_of, opened, opened_text
+from tasks.formats.frames import Frame, Telling, frame_of, opened, opened_text
 
 _STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
 _REACHED = "aborting loop because EDIFF is reached"
 _NOT_CONVERGED = "the electrons were not converged (EDIFF was not reached)"
 _CUT = "the file ends in the middle of this step"
+_ITERATION = re.compile(r"Iteration\s+(\d{1,9})\(")
 _FLOAT = r"([-+]?[0-9.]+(?:[EeDd][-+]?[0-9]+)?)"
 _HEAD_BYTES = 400_000
 _KEYS = {"encut": "ENCUT", "ismear": "ISMEAR", "sigma": "SIGMA", "ediff": "EDIFF"}
@@ -32,12 +33,17 @@ def outcar_frames(path: Path) -> Iterator[Frame]:
     import ase.io
     from ase.io.vasp_parsers.vasp_outcar_parsers import outcarchunks
 
-    converged = _convergence(path)
+    converged, begun = _convergence(path)
     with opened_text(path) as file:
         chunks = outcarchunks(_Named(file, path))
         index = 0
         while True:
             index += 1
+            if index > len(converged):
+                # a step that has no end
+                if begun > len(converged):
+                    yield Frame(index, None, None, _CUT)
+                return
             try:
                 chunk = next(chunks)
             except StopIteration:
@@ -50,7 +56,7 @@ def outcar_frames(path: Path) -> Iterator[Frame]:
                 yield Frame(index, None, None, _CUT)
                 continue
             whole = atoms.calc is not None and {"free_energy", "forces"} <= atoms.calc.results.keys()
-            bad = "" if converged.get(index, False) else _NOT_CONVERGED
+            bad = "" if converged[index - 1] else _NOT_CONVERGED
             yield frame_of(atoms, index, bad if whole else _CUT)
 
 
@@ -71,19 +77,21 @@ class _Named:
         return str(self._file.readline())
 
 
-def _convergence(path: Path) -> dict[int, bool]:
-    """Whether EDIFF was reached before the end of each step, from 1."""
-    found: dict[int, bool] = {}
-    reached = False
+def _convergence(path: Path) -> tuple[list[bool], int]:
+    """Whether EDIFF was reached before the end of each step; and how many steps have begun."""
+    found: list[bool] = []
+    reached, begun = False, 0
     with opened_text(path) as file:
         for line in file:
             if "Iteration" in line:
                 reached = False
+                step = _ITERATION.search(line)
+                begun = int(step[1]) if step else begun
             elif _REACHED in line:
                 reached = True
             elif _STEP in line:
-                found[len(found) + 1] = reached
-    return found
+                found.append(reached)
+    return found, begun
 
 
 def tell_outcar(path: Path) -> Telling:

@@ -13,8 +13,6 @@ from db.errors import InputError
 from db.records import Structure
 from tasks.formats.mtp import read_potential
 from tasks.model import Prediction, predict_structure
-from tasks.model import enclosing_cell as enclosing_cell  # others still look for it here
-from tasks.model import types_of as types_of
 from tasks.mtp.energy_gradient import EnergyGradient
 from tasks.mtp.neighbours import NeighbourKeeper
 

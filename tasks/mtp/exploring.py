@@ -19,10 +19,11 @@ from db.records import Json, Structure
 from pilot import host
 from tasks.model import types_of
 from tasks.mtp.data_sets import numbers_of, symbols_of, write_samples
+from tasks.mtp.dynamics import Dynamics, Melt
 from tasks.mtp.exploration_spec import must_be_periodic, needed, saver_of
 from tasks.mtp.extrapolation_control import Explorer, Limits
 from tasks.mtp.grading import open_grader
-from tasks.mtp.lammps_input import Dynamics, Melt, Turned, data_file, input_file, lower_triangular
+from tasks.mtp.lammps_input import Turned, data_file, input_file, lower_triangular
 from tasks.mtp.relaxing import relax
 from tasks.mtp.running import run_parts
 from tasks.mtp.sampling import Sampler

@@ -7,7 +7,7 @@ direction, in which each atom moves by its own force error (and the cell strains
 
 So the energy's gradient is carried along with its derivative in that direction (dual numbers, by hand), for all
 configurations at once. motep's training mode makes the derivatives of all forces with respect to all coefficients
-instead: the same numbers to rounding, for 5 times the time (docs/benchmarks.md).
+instead: the same numbers to rounding, for ten to twenty times the time (docs/benchmarks.md).
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,14 @@ from motep.potentials.mtp.cext import _mtp_cext
 from motep.potentials.mtp.data import MTPData
 from numpy.polynomial import chebyshev
 
-from tasks.model import enclosing_cell, types_of
+from tasks.chebyshev import derivative_matrix
 from tasks.mtp.energy_gradient import EnergyGradient
 from tasks.mtp.errors_of_fit import Pair, Weights
-from tasks.mtp.evaluator import volume_of
-from tasks.mtp.neighbours import NeighbourKeeper
+from tasks.mtp.training_blocks import Block, blocks_of
 
 Floats = npt.NDArray[np.float64]
 Types = npt.NDArray[np.int32]
 
-#: atoms that are treated together
-_BLOCK = 256
 #: bytes of what is remembered of the geometry; the rest is made anew at each evaluation
 _REMEMBERED = 400_000_000
 
@@ -39,33 +36,6 @@ class _MomentValues:
     """The place where the C core writes the basis functions of each atom."""
 
     vatoms: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Some configurations, as if they were one.
-
-    Attributes:
-        first: the first configuration.
-        vectors: from each atom to its neighbours, Å, (atoms, most neighbours, 3); blank ones at the cutoff.
-        js: neighbours of each atom within the block, -1 for blank ones.
-        types: of the atoms.
-        owner: for each atom the configuration, counted from ``first``.
-        energies: wanted, eV, (configurations,).
-        forces: wanted, eV/Å, (atoms, 3).
-        virials: volume times stress, wanted, eV, (configurations, 3, 3).
-        stressed: 1.0 where a configuration has a stress, else 0.0.
-    """
-
-    first: int
-    vectors: Floats
-    js: Types
-    types: Types
-    owner: npt.NDArray[np.int64]
-    energies: Floats
-    forces: Floats
-    virials: Floats
-    stressed: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +86,7 @@ class Loss:
         self._weights = weights
         self._gradient = EnergyGradient(potential)
         self._count = len(pairs)
-        self._blocks = list(_blocks(pairs, shifts, species, float(potential.radial_basis.max)))
+        self._blocks = list(blocks_of(pairs, shifts, species, float(potential.radial_basis.max)))
         self._remembered: dict[int, _Geometry] = {}
         self._room = _REMEMBERED
         self._errors: list[_Errors] = []
@@ -141,7 +111,7 @@ class Loss:
         )
         return total / self._count
 
-    def _errors_of(self, block: _Block) -> _Errors:
+    def _errors_of(self, block: Block) -> _Errors:
         p, owner = self._potential, block.owner
         values = _MomentValues(np.zeros((int(p.alpha_scalar_moments), len(owner))))
         energies, pulls = _mtp_cext.calc_run(block.js, block.vectors, block.types, block.types[block.js], p, values)
@@ -155,7 +125,7 @@ class Loss:
             (virials - block.virials) * block.stressed[:, None, None],
         )
 
-    def _slope_of(self, block: _Block, error: _Errors) -> Floats:
+    def _slope_of(self, block: Block, error: _Errors) -> Floats:
         w, owner = self._weights, block.owner
         atoms = np.bincount(owner).astype(float)
         share = (2.0 * w.energy * error.energies / atoms**2)[owner]
@@ -165,7 +135,7 @@ class Loss:
         geometry = self._geometry(block)
         return self._dual(block.types, geometry, self._sums_along(block, geometry, along), share)
 
-    def _geometry(self, block: _Block) -> _Geometry:
+    def _geometry(self, block: Block) -> _Geometry:
         known = self._remembered.get(block.first)
         if known is not None:
             return known
@@ -177,7 +147,7 @@ class Loss:
         radial = g.radial_basis(distance)
         # of T(x)·(high - r)²; T itself cannot be had from the product at the cutoff, so it is made again
         polynomials = chebyshev.chebvander((2.0 * distance - low - high) / (high - low), size - 1)
-        derivative = polynomials @ chebyshev_derivative(size) * (2.0 / (high - low))
+        derivative = polynomials @ derivative_matrix(size) * (2.0 / (high - low))
         slopes = (derivative * left[..., None] - 2.0 * polynomials) * left[..., None] * float(p.scaling)
         angular = g.cosines(unit)
         sums = self._by_species(block, radial) @ angular.transpose(1, 2, 0)
@@ -190,7 +160,7 @@ class Loss:
             self._remembered[block.first] = found
         return found
 
-    def _by_species(self, block: _Block, functions: Floats) -> Floats:
+    def _by_species(self, block: Block, functions: Floats) -> Floats:
         """Radial functions sorted by the species of the neighbour, (atoms, species·basis, neighbours)."""
         species = int(self._potential.species_count)
         if species > 1:
@@ -198,7 +168,7 @@ class Loss:
             functions = (mine[:, None] * functions[None]).reshape(-1, *functions.shape[1:])
         return functions.transpose(1, 0, 2)
 
-    def _sums_along(self, block: _Block, geometry: _Geometry, along: Floats) -> Floats:
+    def _sums_along(self, block: Block, geometry: _Geometry, along: Floats) -> Floats:
         """The derivative of the pair sums when each neighbour moves by ``along``, (atoms, species·basis, products)."""
         w = along.transpose(2, 0, 1)
         outwards = (geometry.unit * w).sum(axis=0)
@@ -242,65 +212,5 @@ class Loss:
             mine = types == kind
             by_radial[kind] = np.tensordot(carried[mine], sums[mine], ([0, 2], [0, 2]))
             by_radial[kind] += np.tensordot(plain[mine], sums_along[mine], ([0, 2], [0, 2]))
-        by_radial = by_radial.reshape(species, functions, species, -1).transpose(0, 2, 1, 3)
-        return np.concatenate([by_moment, by_species, by_radial.ravel()])
-
-
-def chebyshev_derivative(size: int) -> Floats:
-    """The matrix D of dT/dx = T D for the first ``size`` Chebyshev polynomials."""
-    matrix = np.zeros((size, size))
-    for k in range(1, size):
-        lower = chebyshev.chebder(np.eye(size)[k])
-        matrix[: len(lower), k] = lower
-    return matrix
-
-
-def _blocks(pairs: Sequence[Pair], shifts: Floats, species: Sequence[int], cutoff: float) -> list[_Block]:
-    """The training set in pieces of a few hundred atoms; a configuration is not divided."""
-    pieces: list[list[int]] = []
-    atoms = _BLOCK
-    for index, (structure, _) in enumerate(pairs):
-        if atoms + len(structure.numbers) > _BLOCK:
-            pieces.append([])
-            atoms = 0
-        pieces[-1].append(index)
-        atoms += len(structure.numbers)
-    keeper = NeighbourKeeper(cutoff, 0.0)
-    return [_block([pairs[k] for k in piece], shifts[piece], piece[0], species, keeper) for piece in pieces]
-
-
-def _block(
-    pairs: Sequence[Pair], shifts: Floats, first: int, species: Sequence[int], keeper: NeighbourKeeper
-) -> _Block:
-    sizes = [len(structure.numbers) for structure, _ in pairs]
-    starts = np.cumsum([0, *sizes[:-1]])
-    found = []
-    for structure, _ in pairs:
-        positions = np.array(structure.positions, dtype=float).reshape(-1, 3)
-        cell = enclosing_cell(positions, np.array(structure.cell), structure.pbc, keeper.cutoff)
-        keeper.forget()
-        found.append((keeper.vectors(positions, cell), keeper.neighbours.js))
-    most = max(js.shape[1] for _, js in found)
-    vectors = np.zeros((sum(sizes), most, 3))
-    vectors[..., 0] = keeper.cutoff  # blank
-    js = np.full((sum(sizes), most), -1, dtype=np.int32)
-    for (own, mine), start, size in zip(found, starts, sizes, strict=True):
-        vectors[start : start + size, : mine.shape[1]] = own
-        js[start : start + size, : mine.shape[1]] = np.where(mine < 0, -1, mine + start)
-    virials = np.zeros((len(pairs), 3, 3))
-    for number, (structure, label) in enumerate(pairs):
-        if label.stress is not None:
-            xx, yy, zz, yz, xz, xy = label.stress
-            stress = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-            virials[number] = stress * volume_of(np.array(structure.cell))
-    return _Block(
-        first=first,
-        vectors=vectors,
-        js=js,
-        types=np.concatenate([types_of(structure.numbers, species) for structure, _ in pairs]),
-        owner=np.repeat(np.arange(len(pairs)), sizes),
-        energies=np.array([label.energy for _, label in pairs]) - shifts,
-        forces=np.concatenate([np.array(label.forces).reshape(-1, 3) for _, label in pairs]),
-        virials=virials,
-        stressed=np.array([label.stress is not None for _, label in pairs], dtype=float),
-    )
+        in_order = by_radial.reshape(species, functions, species, -1).transpose(0, 2, 1, 3)
+        return np.concatenate([by_moment, by_species, in_order.ravel()])

@@ -1,4 +1,4 @@
-"""The fit itself, by motep: its loss function and its linear steps, and scipy's BFGS between them."""
+"""The fit itself: motep's linear steps, and scipy's BFGS with our own loss function between them."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -16,6 +16,8 @@ from pilot import host
 from tasks.formats.atoms import to_atoms
 from tasks.mtp.errors_of_fit import Pair, Weights
 from tasks.mtp.evaluations import SLOPE, VALUE, Evaluations
+from tasks.mtp.loss import Loss
+from tasks.mtp.reference import reference_energies
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,28 +45,35 @@ class Fit:
         self.iterations = 0
         # motep takes the volumes of those with a stress by position, so these must come first
         ordered = sorted(pairs, key=lambda pair: pair[1].stress is None)
-        counts = np.array([[structure.numbers.count(z) for z in species] for structure, _ in ordered], float)
-        energies = np.array([label.energy for _, label in ordered])
-        self._reference: Floats = np.linalg.lstsq(counts, energies, rcond=None)[0]
+        self._reference, shifts = reference_energies(ordered, species)
+        self._ask: Callable[[], Loss] = lambda: Loss(potential, ordered, shifts, species, weights)
+        self._own: Loss | None = None
         potential.species = np.array(species, dtype=np.int32)
         if potential.species_coeffs is not None:
             potential.species_coeffs = potential.species_coeffs - self._reference
         images = []
-        for (structure, label), shift in zip(ordered, counts @ self._reference, strict=True):
+        for (structure, label), shift in zip(ordered, shifts, strict=True):
             atoms = to_atoms(structure)
             known = {"energy": label.energy - shift, "forces": np.array(label.forces).reshape(-1, 3)}
             if label.stress is not None:
                 known["stress"] = np.array(label.stress)
             atoms.calc = SinglePointCalculator(atoms, **known)
             images.append(atoms)
-        setting = LossSetting(energy_weight=weights.energy, forces_weight=weights.forces, stress_weight=weights.stress)
-        self._loss = LossFunction(images, potential, setting, comm=DummyMPIComm())
+        self._images = images
+        self._setting = LossSetting(
+            energy_weight=weights.energy, forces_weight=weights.forces, stress_weight=weights.stress
+        )
 
     def from_level_2(self, seed: int) -> None:
         """Start with what a pair potential can do: BFGS from random numbers gets stuck."""
         self.potential.initialize(np.random.default_rng(seed))
-        Level2MTPOptimizer(self._loss).optimize()
+        Level2MTPOptimizer(self._of_motep()).optimize()
         self._balance()
+        self._own = None  # it remembers the scaling
+
+    def _of_motep(self) -> LossFunction:
+        """motep's loss function, as its linear steps want it; what it holds of each configuration is large."""
+        return LossFunction(self._images, self.potential, self._setting, comm=DummyMPIComm())
 
     def _balance(self) -> None:
         """Write the same potential with coefficients of like size, as a minimiser wants them.
@@ -85,7 +94,7 @@ class Fit:
     def linear(self) -> None:
         """Solve for the moment and species coefficients exactly; kept only if the loss is smaller than before."""
         before, value = self.parameters, self.loss()
-        LLSOptimizer(self._loss).optimize()
+        LLSOptimizer(self._of_motep()).optimize()
         after = self.loss()
         if not after <= value:
             self._set(before)
@@ -113,7 +122,7 @@ class Fit:
                 spoken = host.monotonic()
                 print(f"iteration {self.iterations} of {iterations}: loss {intermediate_result.fun:.6e}", flush=True)
 
-        objective = _Objective(self._loss, evaluations, heed)
+        objective = _Objective(self, evaluations, heed)
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 found = minimize(
@@ -138,7 +147,20 @@ class Fit:
 
     def loss(self) -> float:
         """The loss function of the coefficients as they are now."""
-        return float(self._loss(self.parameters))
+        return self._mine().value()
+
+    def at(self, parameters: Floats) -> float:
+        """The loss function of other coefficients, which stay."""
+        self._set(parameters)
+        return self._mine().value()
+
+    def slope(self) -> Floats:
+        """Its derivative by the coefficients where it was asked for last."""
+        return self._mine().slope()
+
+    def _mine(self) -> Loss:
+        self._own = self._own or self._ask()
+        return self._own
 
     def finish(self) -> None:
         """Put the reference energies back into the potential; nothing can be fitted after that."""
@@ -155,10 +177,10 @@ class _StoppedError(Exception):
 
 
 class _Objective:
-    """Loss and slope, remembered; motep's slope is that of the last loss, so the point is checked."""
+    """Loss and slope, remembered; the slope is that of the last loss, so the point is checked."""
 
-    def __init__(self, loss: LossFunction, evaluations: Evaluations, heed: Callable[[], bool]) -> None:
-        self._loss = loss
+    def __init__(self, fit: Fit, evaluations: Evaluations, heed: Callable[[], bool]) -> None:
+        self._fit = fit
         self._evaluations = evaluations
         self._heed = heed
         self._point: Floats = np.empty(0)
@@ -176,14 +198,14 @@ class _Objective:
         if known is None:
             if not np.array_equal(parameters, self._point):
                 self._compute(parameters)
-            known = np.asarray(self._loss.jac(parameters))
+            known = self._fit.slope()
             self._evaluations.add(SLOPE, parameters, known)
         self._look_up()
         return known.copy()
 
     def _compute(self, parameters: Floats) -> float:
         self._point = parameters.copy()
-        return float(self._loss(self._point))
+        return self._fit.at(self._point)
 
     def _look_up(self) -> None:
         if self._heed():

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.checkpoint import Saver
+from tasks.mtp.dynamics import Dynamics
 from tasks.mtp.extrapolation_control import Explorer
-from tasks.mtp.lammps_input import FIX, Dynamics, beginning, going_on, run_line, steps_in_part
+from tasks.mtp.lammps_input import FIX, beginning, going_on, run_line, steps_in_part
 from tasks.mtp.lammps_library import Ints, Lammps, LammpsError, Push
 
 Floats = npt.NDArray[np.float64]

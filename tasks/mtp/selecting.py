@@ -16,7 +16,7 @@ import numpy.typing as npt
 from db.errors import InputError
 from db.records import Json
 from tasks.model import Grader, predict_structure
-from tasks.mtp.active_set import ActiveSet, enlarge
+from tasks.mtp.active_set import ActiveSet, enlarge, rows_of
 from tasks.mtp.candidates import pool, sane, sanity_of, window_of
 from tasks.mtp.cutting import cut, extrapolative
 from tasks.mtp.data_sets import Sample, numbers_of, stream_samples, symbols_of, write_samples
@@ -29,6 +29,8 @@ Floats = npt.NDArray[np.float64]
 _METHODS = ("maxvol", "all", "highest")
 #: of the method "highest", where the spec has no limit
 _HIGHEST = 20
+#: rows that need more are thinned; a row needs so much besides its numbers
+_MOST_BYTES, _OVERHEAD = 128_000_000, 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,11 @@ def select(spec: Json, root: Path, where: Path) -> dict[str, Any]:
     if method == "maxvol" and active is not None:
         rows = np.array(graded.rows).reshape(-1, len(active.matrix))
         graded.rows.clear()  # they need as much memory once more
-        chosen = list(enlarge(active, rows).entered)
+        training = None
+        if isinstance(grader, ConfigurationGrader):  # the places are offered to it once more, as MLIP-3 does
+            known_ones = [sample.structure for sample in stream_samples(root / spec["train"], symbols)]
+            training = rows_of(grader.evaluator, known_ones, species)
+        chosen = list(enlarge(active, rows, training).entered)
     else:
         chosen = _above(graded, above) if method == "all" else _highest(graded, spec.get("limit") or _HIGHEST)
     samples = list(_taken([graded.choices[k] for k in chosen], pool(spec, root, symbols), spec.get("neighbourhoods")))
@@ -129,11 +135,25 @@ def _graded(
             counts["too_close"] += 1
             continue
         highest = max(highest, gamma)
+        # without MaxVol only the highest of a configuration can be chosen
+        choices = choices if with_rows else choices[:1]
         graded.choices += choices
         graded.windows += [window_of(place, sample)] * len(choices)
-        if with_rows:
-            graded.rows += rows
+        graded.rows += rows if with_rows else []
+        if graded.rows and len(graded.rows) * (graded.rows[0].nbytes + _OVERHEAD) > _MOST_BYTES:
+            graded = _thinned(graded, _active_set(grader))
     return graded, highest
+
+
+def _thinned(graded: Graded, active: ActiveSet | None) -> Graded:
+    """Those that would enter if there were no more; memory stays bounded, however many candidates there are.
+
+    The others are unlikely to enter afterwards: with these in the active set their γ is not above 1.001.
+    """
+    if active is None:
+        return graded
+    some = enlarge(active, np.array(graded.rows)).entered
+    return Graded([graded.choices[k] for k in some], [graded.windows[k] for k in some], [graded.rows[k] for k in some])
 
 
 def _entries(grader: Grader, place: int, above: float) -> tuple[float, list[Choice], list[Floats]]:
@@ -152,10 +172,8 @@ def _entries(grader: Grader, place: int, above: float) -> tuple[float, list[Choi
 
 
 def _above(graded: Graded, above: float) -> list[int]:
-    """All with a γ above the threshold; of neighbourhoods that of the highest γ of each configuration."""
-    places = [choice.place for choice in graded.choices]
-    worthy = np.flatnonzero(graded.grades() > max(above, 0.0)).tolist()
-    return [k for k in worthy if k == 0 or places[k] != places[k - 1]]
+    """All with a γ above the threshold."""
+    return [int(k) for k in np.flatnonzero(graded.grades() > max(above, 0.0))]
 
 
 def _highest(graded: Graded, limit: int) -> list[int]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from numpy.polynomial import chebyshev
 
 from db.errors import InputError
+from tasks.chebyshev import derivative_matrix
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,7 +55,7 @@ class PairBasis:
         inside = np.clip(distance, self.low, self.high)
         per_angstrom = 2.0 / (self.high - self.low)
         polynomials = chebyshev.chebvander((inside - self.low) * per_angstrom - 1.0, self.size - 1)
-        slopes = polynomials @ self._derivative() * per_angstrom
+        slopes = polynomials @ derivative_matrix(self.size) * per_angstrom
         left = (self.high - inside)[..., None]
         values: Floats = polynomials * left**2
         slopes = slopes * left**2 - 2.0 * left * polynomials
@@ -65,11 +66,3 @@ class PairBasis:
         """What is added to every pair below r_min, and its slope; the fit has no say in it."""
         depth = np.maximum(self.low - distance, 0.0)
         return 0.5 * STIFFNESS * depth**2, -STIFFNESS * depth
-
-    def _derivative(self) -> Floats:
-        """The matrix D of dT/dx = T D."""
-        matrix = np.zeros((self.size, self.size))
-        for k in range(1, self.size):
-            lower = chebyshev.chebder(np.eye(self.size)[k])
-            matrix[: len(lower), k] = lower
-        return matrix

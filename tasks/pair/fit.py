@@ -16,6 +16,7 @@ from db.records import Structure
 from tasks.model import enclosing_cell, types_of
 from tasks.mtp.errors_of_fit import Pair, Weights
 from tasks.mtp.neighbours import NonsenseCellError, find_neighbours
+from tasks.mtp.reference import reference_energies
 from tasks.pair.basis import PairBasis
 from tasks.pair.potential import PairPotential
 
@@ -78,11 +79,8 @@ def fit(
         InputError: an unknown species, or a configuration that is not one of matter.
     """
     slots = _Slots(len(species), basis.size)
-    counts = np.array([[structure.numbers.count(z) for z in species] for structure, _ in pairs], dtype=float)
-    energies = np.array([label.energy for _, label in pairs])
-    used = np.array(times) > 0
-    # hundreds of eV an atom would cost the fit its digits: only what differs from one energy a species is fitted
-    reference: Floats = np.linalg.lstsq(counts[used], energies[used], rcond=None)[0]
+    used = [pair for pair, often in zip(pairs, times, strict=True) if often]
+    reference, _ = reference_energies(used, species)
     folded = np.empty((0, slots.unknowns + 1))
     waiting: list[Floats] = []
     for number, ((structure, label), often) in enumerate(zip(pairs, times, strict=True), start=1):

@@ -15,7 +15,7 @@ from tasks.validation.symmetry import point_group, primitive
 
 Floats = npt.NDArray[np.float64]
 
-#: of the finite differences; the next order of the stress is a millionth of it
+#: of the finite differences: the error is of the order of its square
 _STRAIN = 1e-3
 #: Å
 _SHIFT = 1e-3
@@ -26,7 +26,7 @@ _MOST_STEPS = 40
 #: so many steps go by one stiffness
 _KEPT = 6
 #: of a primitive cell: each costs six evaluations
-_MOST_ATOMS = 128
+_MOST_ATOMS = 64
 #: no strain of a step of the relaxation is larger
 _LONGEST = 0.02
 #: Å; no atom moves further in one, along one axis

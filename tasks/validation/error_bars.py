@@ -12,8 +12,8 @@ _PART = 0.95
 def half_width(values: Sequence[float | None]) -> float | None:
     """Half the width of the 95 % confidence interval of the mean: t s/√n with Student's t of n − 1 degrees of freedom.
 
-    As the papers on MLIP give it for ensembles of five potentials (Novikov et al., Mach. Learn.: Sci. Technol. 2,
-    025002 (2021), table 2; Podryabinkin et al., MLIP-3, arXiv:2304.13144, table I).
+    Such intervals, of ensembles of five potentials, are in the papers on MLIP (Novikov et al., Mach. Learn.: Sci.
+    Technol. 2, 025002 (2021), table 2; Podryabinkin et al., MLIP-3, arXiv:2304.13144, table I).
 
     Args:
         values: one for each member; None where it is not known: it does not count.

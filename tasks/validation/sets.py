@@ -43,13 +43,27 @@ class Seen:
     id: str
 
 
-def look_at(predictor: Predictor, path: Path, symbols: Sequence[str], species: Sequence[int]) -> list[Seen]:
-    """Predict all configurations of a file.
+def look_at(
+    predictor: Predictor,
+    path: Path,
+    symbols: Sequence[str],
+    species: Sequence[int],
+    *,
+    most_atoms: float = math.inf,
+) -> list[Seen]:
+    """Predict the configurations of a file.
+
+    Args:
+        predictor: the potential.
+        path: of the file.
+        symbols: of its types.
+        species: their atomic numbers.
+        most_atoms: of a set with more only some are looked at, always the same ones, evenly over the file.
 
     Raises:
         InputError: the file cannot be used, or a configuration is not labelled, or is not one of matter.
     """
-    samples = read_samples(path, symbols)
+    samples = _thinned(read_samples(path, symbols), most_atoms)
     labels = [_label(sample, number, path) for number, sample in enumerate(samples, start=1)]
     if not samples:
         raise InputError("there is no configuration in this file", where=str(path))
@@ -59,6 +73,11 @@ def look_at(predictor: Predictor, path: Path, symbols: Sequence[str], species: S
         Seen(structure, label, difference, _grade(sample), sample.features.get(_ID) or structure.content_hash())
         for sample, (structure, label), difference in zip(samples, pairs, found, strict=True)
     ]
+
+
+def _thinned(samples: list[Sample], most_atoms: float) -> list[Sample]:
+    step = math.ceil(sum(len(sample.structure.numbers) for sample in samples) / most_atoms) or 1
+    return samples[::step]
 
 
 def _label(sample: Sample, number: int, path: Path) -> Label:

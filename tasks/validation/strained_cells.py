@@ -33,6 +33,8 @@ def constants_of_cells(structures: Sequence[Structure], stresses: Sequence[Float
     Raises:
         NoConstantsError: the cells do not belong together, or too few of them are there.
     """
+    if not np.isfinite(stresses).all():
+        raise NoConstantsError("a stress is not finite")
     zero = _unstrained(np.array([structure.cell for structure in structures], dtype=float))
     found = [component_of(np.linalg.solve(zero, np.array(structure.cell))) for structure in structures]
     strains = [strain for strain in found if strain is not None]  # all of them: so was zero chosen

@@ -17,6 +17,7 @@ Ints = npt.NDArray[np.int64]
 
 #: Å; what lies nearer is the same place
 TOLERANCE = 1e-3
+_FEW = 4
 _STEPS: Ints = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 
 
@@ -64,13 +65,19 @@ def _shifts(numbers: Ints, moved: Floats, positions: Floats, cell: Floats, enoug
     found: list[Floats] = []
     for target in positions[rarest]:
         shift = _nearest(target - moved[rarest[0]], cell)
-        apart = _distances(moved + shift, positions, cell)
-        apart[numbers[:, None] != numbers[None, :]] = np.inf
-        if apart.min(axis=1).max() < TOLERANCE:
+        # most are refused after a look at a few atoms
+        if all(_all_there(numbers, moved + shift, positions, cell, some) for some in (slice(_FEW), slice(None))):
             found.append(shift)
             if len(found) == enough:
                 break
     return found
+
+
+def _all_there(numbers: Ints, moved: Floats, positions: Floats, cell: Floats, some: slice) -> bool:
+    """Whether each of some moved atoms lies on an atom of its species."""
+    apart = _distances(moved[some], positions, cell)
+    apart[numbers[some, None] != numbers[None, :]] = np.inf
+    return bool(apart.min(axis=1).max() < TOLERANCE)
 
 
 def _distances(a: Floats, b: Floats, cell: Floats) -> Floats:

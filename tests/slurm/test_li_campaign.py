@@ -53,7 +53,7 @@ time_request = "5 s"
 
 def campaign(folder: Path) -> None:
     """The example, with its pseudopotential made."""
-    assert run(["init", str(folder), "--example", "li-small-cell"]) == 0
+    assert run(["init", str(folder), "--example", "li-laptop"]) == 0
     text = (folder / "pilot.toml").read_text()
     text = text[: text.index("[resources.label]")] + SHORT
     for usual, less in LESS.items():

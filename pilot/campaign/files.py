@@ -67,6 +67,9 @@ def _configurations(
         features = [("structure", str(about["structure_id"]))]
         if about["grade"] is not None:
             features.append(("MV_grade", f"{about['grade']:.6f}"))
+        if not any(structure.pbc):
+            # without it a .cfg forgets the room that the cluster was labelled in, and the structure would be another
+            features.append(("box", " ".join(repr(structure.cell[k][k]) for k in range(3))))
         shifted = referred(label, structure, protocol.label.atom_energies)
         yield from_structure(structure, shifted, protocol.campaign.species, features)
 

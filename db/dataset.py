@@ -304,6 +304,11 @@ def read_labelled(
         yield Structure.from_json(row.data), Label.from_json(row.label), about
 
 
+def newest_label(connection: Connection) -> int:
+    """The id of the label that was recorded last; labels are never changed, so nothing is new while it is the same."""
+    return int(connection.execute(select(func.max(labels.c.id))).scalar_one() or 0)
+
+
 def count_labels(connection: Connection, settings: str | None = None, *, made_here: bool = False) -> dict[str, int]:
     """How many labels there are of the structures of each role; ``made_here``: those that were not imported."""
     question = select(structures.c.role, func.count()).join(labels, labels.c.structure_id == structures.c.id)

@@ -21,6 +21,12 @@ def count_states(connection: Connection, generation_id: int, kind: TaskKind) -> 
     return Counter({TaskState(state): number for state, number in connection.execute(question)})
 
 
+def planned_labels(connection: Connection) -> list[str]:
+    """The keys of the label tasks that the campaign itself has planned."""
+    question = select(tasks.c.key).where(tasks.c.kind == TaskKind.LABEL, tasks.c.generation.is_not(None))
+    return [key for key in connection.execute(question).scalars() if key is not None]
+
+
 def task_with_key(connection: Connection, key: str) -> Task | None:
     """The task of this key."""
     row = connection.execute(select(tasks).where(tasks.c.key == key)).one_or_none()

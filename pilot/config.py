@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from db.errors import InputError, MissingError
+from pilot.contradictions import contradictions
 from pilot.label_tables import LabelTable
 from pilot.run_tables import ResourcesTables, RetriesTable, RunTable
 from pilot.stage_tables import ExploreTable, SelectTable, StageTable
@@ -43,19 +44,21 @@ class Config(Table):
     def _whole(self) -> "Config":
         if self.campaign is None:
             return self
-        absent = [name for name in ("crystal", "label", "train") if getattr(self, name) is None]
-        if absent or not (self.stages or self.study):
-            wanted = [f"[{name}]" for name in absent] + ([] if self.stages else ["[[stages]]"])
-            raise ValueError(f"a campaign also needs {', '.join(wanted)}")
+        absent = [f"[{name}]" for name in ("crystal", "label", "train") if getattr(self, name) is None]
+        if not (self.stages or self.study):
+            absent.append("[[stages]] (or [study])")
+        if absent:
+            raise ValueError(f"a campaign also needs {', '.join(absent)}")
         for number, stage in enumerate(self.stages, 1):
             try:
-                explore = self.explore.of_stage(stage)
+                self.explore.of_stage(stage)
             except ValidationError as error:
-                raise ValueError(f"stage {number}: {error.errors()[0]['msg']}") from error
+                raise ValueError(f"stage {number}: {_plain(error.errors()[0]['msg'])}") from error
             if self.label is not None and stage.fidelity is not None and stage.fidelity not in self.label.fidelity:
                 raise ValueError(f"stage {number}: there is no table [label.fidelity.{stage.fidelity}]")
-            if self.train is not None and explore.grade == "committee" and self.train.members < 2:
-                raise ValueError(f"stage {number}: a committee needs train.members of at least 2")
+        said = list(contradictions(self))
+        if said:
+            raise ValueError("; ".join(said))
         return self
 
     def wishing(self, **wishes: Any) -> "Config":
@@ -98,7 +101,7 @@ def _explain(error: ValidationError, path: Path) -> InputError:
         elif mistake["type"] == "missing":
             told.append(f"`{key}` is missing")
         else:
-            said = re.sub(r"^Value error, ", "", mistake["msg"])
+            said = _plain(mistake["msg"])
             shown = mistake["input"] if isinstance(mistake["input"], str | int | float | list) else None
             told.append(f"`{key or 'pilot.toml'}`: {said}" + (f" (it is {_shown(shown)})" if shown is not None else ""))
     return InputError(
@@ -106,6 +109,10 @@ def _explain(error: ValidationError, path: Path) -> InputError:
         where=str(path),
         next_step="mend it and check with `pilot doctor`; docs/reference/pilot-toml.md explains each key",
     )
+
+
+def _plain(said: str) -> str:
+    return re.sub(r"^Value error, ", "", said)
 
 
 def _shown(value: Any) -> str:

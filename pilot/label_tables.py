@@ -57,6 +57,10 @@ class VaspTable(Table):
     incar: dict[str, Any] = Field({}, description="anything else: incar.ISPIN = 2 goes into INCAR as it stands")
 
 
+def _is_grid(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(n) is int and 1 <= n <= 100 for n in value)
+
+
 class LabelTable(Table):
     """The reference calculations."""
 
@@ -106,5 +110,10 @@ class LabelTable(Table):
                 self.settings(name)
             except ValidationError as error:
                 (first, *_) = error.errors()
-                raise ValueError(f"fidelity.{name}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+                known = f"is no key of [label.{self.engine}]"
+                said = known if first["type"] == "extra_forbidden" else first["msg"]
+                raise ValueError(f"fidelity.{name}.{'.'.join(map(str, first['loc']))}: {said}") from error
+            grid = self.fidelity[name].get("kpoints")
+            if grid is not None and not _is_grid(grid):
+                raise ValueError(f"fidelity.{name}.kpoints: three whole numbers from 1 to 100, as [4, 4, 2]")
         return self

@@ -19,7 +19,7 @@ class StageTable(Table):
     mode: Literal["md", "relax"] = Field(
         "md", description="md: dynamics over the grid below; relax: the structures are relaxed to zero force and stress"
     )
-    temperatures: list[Positive] = Field([], description="K; one exploration for each (T, P)")
+    temperatures: list[Positive] = Field([], description='K; one exploration for each (T, P); none with mode = "relax"')
     pressures: list[float] = Field([1.0], min_length=1, description="bar; ignored at constant volume")
     lattice_parameters: list[Positive] = Field(
         [], description="Å; at constant volume: one exploration for each, the cell scaled to it"
@@ -105,7 +105,7 @@ class ExploreTable(Table):
     grade: Literal["configuration", "neighbourhood", "committee"] = Field(
         "configuration",
         description="what γ is: of the whole cell; the highest of all neighbourhoods; or how far the train.members "
-        "potentials disagree about a force, eV/Å: then gamma_save and gamma_break are in eV/Å, too",
+        "potentials disagree about a force, eV/Å: then gamma_save and gamma_break are in eV/Å, too, and must be given",
     )
     ensemble: Literal["npt", "nvt"] = Field("npt", description="constant pressure or constant volume")
     coupling: Literal["iso", "aniso", "tri"] = Field("iso", description="how the cell follows the pressure in npt")
@@ -148,7 +148,8 @@ class SelectTable(Table):
     method: Literal["maxvol", "all", "highest"] = Field(
         "maxvol",
         description="maxvol: those that enlarge the active set; all: every one above gamma_save; "
-        "highest: the `limit` ones of the highest grade (a committee has no active set: maxvol is this there)",
+        "highest: the `limit` ones of the highest grade, 20 without it (a committee has no active set: maxvol is this "
+        "there)",
     )
     limit: int | None = Field(None, ge=1, description="at most so many a generation; without it, no limit")
     min_distance: Positive | None = Field(

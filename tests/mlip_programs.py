@@ -10,7 +10,7 @@ import pytest
 PROGRAMS = Path(__file__).parent / "programs"
 #: a real one, if there is one on this machine: not ours
 REAL = shutil.which("mlp")
-needs_mlp = pytest.mark.engine(pytest.mark.skipif(REAL is None, reason="needs MLIP-3's mlp on the PATH"))
+needs_mlp = pytest.mark.skipif(REAL is None, reason="needs MLIP-3's mlp on the PATH")
 
 
 def put_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -51,6 +51,8 @@ quorum = 0.5
 calculator = "ase.calculators.emt.EMT"
 [train]
 min_dist = 1.8
+[converge]
+flat = 0
 """
 MORE_GENERATIONS = CONFIG.replace("max_generations = 1", "max_generations = 5")
 MORE_STAGES = CONFIG.replace("[label]\n", "[[stages]]\nrepeat = [2, 2, 2]\ntemperatures = [300]\n[label]\n")

@@ -110,7 +110,7 @@ def _root(tmp_path: Path) -> Path:
     save_active_set(root / "active-nbh.npz", build_of_neighbourhoods(evaluator, training, AL))
     potential = trained().potential
     before = np.array(potential.moment_coeffs)
-    (root / "m1").mkdir()
+    (root / "m1").mkdir(exist_ok=True)
     try:
         potential.moment_coeffs = before * (1.0 + 0.02 * np.cos(np.arange(len(before))))
         write_potential(root / "m1" / "pot.mtp", potential)

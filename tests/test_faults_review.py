@@ -295,6 +295,7 @@ def test_what_a_task_has_left_broken_costs_that_task_only(tmp_path: Path) -> Non
         explore, choose = of_key(opened, "s0g1-explore-300-1-0"), of_key(opened, "s0g1-select")
         start(opened)
         end(opened, (explore.id, Judgement(Verdict.DONE)))
+        end(opened, (of_key(opened, "s0g0-evaluate").id, Judgement(Verdict.DONE)))
         start(opened)
         entry = next(entry for entry in opened.ledger.running.values() if entry.task.id == choose.id)
         where = root / entry.attempt.directory

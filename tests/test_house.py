@@ -15,7 +15,7 @@ FILES = {
 FLOORS = [
     (1, r"db/"),
     (2, r"tasks/"),
-    (2, r"pilot/(__init__|backups|config|contents|drain|durations|folder|host)\.py"),
+    (2, r"pilot/(__init__|backups|config|contents|contradictions|drain|durations|folder|host)\.py"),
     (2, r"pilot/(lease|left_overs|mailbox|snapshot|tables|(label|run|stage|train)_tables|topology)\.py"),
     (3, r"pilot/(scheduler|slurm|mpi|campaign|examples)/"),
     (4, r"pilot/agent/"),

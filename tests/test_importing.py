@@ -205,6 +205,20 @@ def test_nonsense_is_refused_one_by_one_with_its_place(typed: Typist) -> None:
     assert last_line(said.out) == "read 5, added 1, duplicates 0, conflicts 0, refused 5"
 
 
+@pytest.mark.parametrize(
+    ("shift", "said"), [("Na=3", "this campaign has no species 'Na'"), ("Al", "'Al' is no species with an energy")]
+)
+def test_energies_are_taken_off_for_species_of_the_campaign_only(typed: Typist, shift: str, said: str) -> None:
+    assert said in typed("import", "two.extxyz", "--settings", "this", "--shift", shift, code=2).err
+
+
+def test_a_structure_that_is_here_keeps_its_role_and_that_is_said_each_time(typed: Typist) -> None:
+    typed("import", "two.extxyz", "--settings", "this")
+    again = typed("import", "two.extxyz", "--settings", "this", "--role", "holdout")
+    assert "2 are of structures that are here in another role" in again.err
+    assert last_line(again.out) == "read 2, added 0, duplicates 2, conflicts 0, refused 0"
+
+
 def test_other_settings_are_kept_apart_and_exported_apart(typed: Typist) -> None:
     typed("import", "two.extxyz", "--settings", "this", "--limit", "1")
     typed("import", "two.extxyz", "--settings", "pbe-520eV", "--shift", "Al=-1.5")

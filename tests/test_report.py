@@ -7,8 +7,8 @@ import pytest
 
 from db.dataset import Generation
 from pilot.report import gamma, learning, machine, parity, physics, provenance, questions, study, summary
-from pilot.report.drawing import inlined, render
-from pilot.report.figure import Data, number, scaled
+from pilot.report.drawing import axes, inlined, render
+from pilot.report.figure import Data, Figure, number, scaled
 from pilot.report.records import Done, LabelSettings, Ran, Records
 from pilot.report.turns import Gamma, Turn, pooled, stage_starts, turns
 
@@ -305,6 +305,15 @@ def test_every_figure_without_data_says_why_and_draws_nothing() -> None:
         assert figure.lacks
         assert figure.draw is None
     assert provenance.label_settings(empty).lacks
+
+
+@pytest.mark.parametrize(("values", "expected"), [((13.2, 14.7), "14.2"), ((1.1, 1.9), "1.5"), ((2.0, 30.0), "20")])
+def test_a_logarithmic_axis_has_numbers_however_little_it_spans(values: tuple[float, float], expected: str) -> None:
+    def draw(canvas: Any) -> None:
+        axes(canvas, "generation", "ε_F (meV/Å)", ylog=True).plot([10, 11], values)
+
+    svg, _ = render(Figure("name", "Title", "", Data((), []), draw))
+    assert f">{expected}</text>" in svg
 
 
 def test_a_figure_is_drawn_as_both_kinds_of_picture() -> None:

@@ -129,11 +129,12 @@ arguments = { asap_cutoff = true }
 
 def test_an_ensemble_gives_error_bars_and_a_sample_answers_how_errors_go_with_grades(tmp_path: Path) -> None:
     config = (
-        ALUMINIUM.replace("level = 4", "level = 6")
+        ALUMINIUM.replace("level = 4", "level = 6").replace("steps = 60", "steps = 60\ngamma_break = 1000")
         + "members = 3\n[[stages]]\nrepeat = [1, 1, 2]\ntemperatures = [300]\nmax_generations = 1\n"
     )
     config += (
-        "[questions]\nsample = 6\n[validation]\nelastic = true\n[converge]\nelastic = 30\nlattice_parameter = 0.5\n"
+        "[questions]\nsample = 6\ngamma = [0.1, 1000]\n[validation]\nelastic = true\n"
+        "[converge]\nelastic = 30\nlattice_parameter = 0.5\n"
     )
     folder = run(tmp_path, config)
     found = generations(folder)

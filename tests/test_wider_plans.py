@@ -46,6 +46,9 @@ STAGE = """
 repeat = [1, 1, 2]
 temperatures = [300]
 """
+COMMITTEE = '[explore]\ngrade = "committee"\ngamma_save = 0.1\ngamma_break = 0.5\n'
+FILE = HEAD.replace('structure = "fcc"\na = 4.0', 'file = "al.cif"')
+SCALED = 'structures = "pool.extxyz"\nensemble = "nvt"\nlattice_parameters = [4.0]'
 SOURCE = Source(0, 0, "potentials/s1g00", "generations/s1g00", to_be_trained=True)
 
 
@@ -268,6 +271,34 @@ def test_a_study_fits_all_levels_to_the_same_data_side_by_side(tmp_path: Path) -
         (HEAD + STAGE + 'grade = "committee"\n', "train.members"),
         (HEAD + STAGE + "[label.fidelity.fine]\necutwfc = 3\n", "fidelity.fine.ecutwfc"),
         (HEAD.replace("min_dist", 'engine = "mtop"\nmin_dist') + STAGE, "motep"),
+        (HEAD + "members = 2\nlevel = 4\n" + STAGE, "members of levels 2 and 4"),
+        (HEAD + "members = 2\n" + STAGE + 'grade = "committee"\n', "gamma_save is in eV/Å and has no default"),
+        (HEAD + "members = 2\n" + STAGE + COMMITTEE + 'engine = "lammps-mlip"\n', "no committee"),
+        (HEAD + 'engine = "pair"\n' + STAGE, "no active set"),
+        (HEAD + 'engine = "pair"\nmembers = 2\n' + STAGE + COMMITTEE + 'engine = "lammps-mlip"\n', "no potentials of"),
+        (HEAD + STAGE + '[explore]\nengine = "lammps-mlip"\n[explore.plugin]\nstyle = "mlip-2"\n', "mlip-2"),
+        (HEAD + STAGE + "[label.fidelity.fine]\nkpoints = [4, 0, 4]\n", "fidelity.fine.kpoints"),
+        (HEAD + STAGE + "lattice_parameters = [4.0, 4.1]\n", 'ensemble = "nvt"'),
+        (HEAD.replace("a = 4.0", 'file = "al.cif"') + STAGE, "leave out crystal.structure"),
+        (FILE + STAGE + 'ensemble = "nvt"\nlattice_parameters = [4.0]\n', "need crystal.a"),
+        (FILE + STAGE + 'scenarios = ["liquid"]\n[explore.melt]\nlattice_parameter = 4.2\n', "needs crystal.a"),
+        (HEAD + STAGE.replace("repeat = [1, 1, 2]", SCALED), "scale the crystal"),
+        (HEAD + STAGE + 'scenarios = ["liquid"]\n[explore.melt]\ntemperature = 100\n', "then cooled"),
+        (HEAD + STAGE + 'mode = "relax"\n', "leave out temperatures"),
+        (HEAD + STAGE + "max_generations = 2\nclean_sweeps = 3\n", "3 clean sweeps"),
+        (HEAD + STAGE + "[select]\nvolume_range = [2, 0.5]\n", "the crystal itself"),
+        (HEAD + STAGE + "[questions]\nsample = 5\ngamma = [10, 0.1]\n", "[lowest, highest]"),
+        (HEAD + '[[stages]]\nrepeat = [1, 1, 2]\nmode = "relax"\n[questions]\nsample = 5\n', "all stages relax"),
+        (HEAD + STAGE + "[study]\nlevels = [4, 6]\n", "two campaigns"),
+        (HEAD + "[study]\nlevels = [4, 5, 30]\n", "study.levels has 5, 30"),
+        (HEAD + "[study]\nlevels = [4, 4]\n", "twice"),
+        (HEAD + 'engine = "pair"\n[study]\nlevels = [4, 6]\n', "no levels"),
+        (HEAD + "members = 3\n[study]\nlevels = [4, 6]\n", "study.seeds"),
+        (HEAD + "[study]\nlevels = [4, 6]\n[questions]\nsample = 5\n", "a study has none"),
+        (HEAD + STAGE + "[converge]\nlattice_parameter = 0.01\n", "initial.eos_points must be at least 5"),
+        (HEAD + STAGE + "[converge]\nelastic = 5\n", "validation.elastic"),
+        (HEAD.replace('"ase"', '"ase"\natom_energies = { Cu = -1.0 }') + STAGE, "label.atom_energies has Cu"),
+        (HEAD.replace('["Al"]', '["Al", "Al"]') + STAGE, "twice"),
     ],
 )
 def test_what_cannot_be_is_told(tmp_path: Path, text: str, said: str) -> None:
@@ -275,6 +306,34 @@ def test_what_cannot_be_is_told(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         read_config(folder.config)
     assert said in str(caught.value)
+
+
+def test_all_that_contradicts_itself_is_told_at_once(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, HEAD + "members = 3\n[study]\nlevels = [4, 5]\n[converge]\nelastic = 5\n")
+    with pytest.raises(InputError, match=r"study\.levels has 5.*study\.seeds.*converge\.elastic"):
+        read_config(folder.config)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (HEAD + STAGE + "[select]\nmin_distance = 3.0\n", "min_distance is 3 Å"),
+        (HEAD.replace("min_dist", 'engine = "mlip-3"\nmlip.template = "no.mtp"\nmin_dist') + STAGE, "template"),
+        (HEAD + STAGE + '[label.fidelity.fine]\ncalculator = "no.such.Thing"\n', "fidelity fine: "),
+        (HEAD + '[[stages]]\nstructures = "near.extxyz"\ntemperatures = [300]\n', "below train.min_dist"),
+        (HEAD.replace('"fcc"', '"rocksalt"') + STAGE, "cannot be built"),
+    ],
+)
+def test_what_files_and_crystal_forbid_is_told_before_anything_is_labelled(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    near = bulk("Al", cubic=True)
+    near.positions[1] = near.positions[0] + 0.4
+    write(tmp_path / "near.extxyz", near)
+    with pytest.raises(InputError) as caught:
+        plan(tmp_path, text)
+    assert said in str(caught.value)
+    assert caught.value.next_step
 
 
 @pytest.fixture
@@ -292,3 +351,10 @@ def test_levels_can_be_added_to_a_study(tmp_path: Path, connection: Connection) 
         tasks = Driver(folder, protocol).begin(connection, 1.0).tasks
         assert len(of_kind(tasks, TaskKind.TRAIN)) == expected
     assert [(g.stage, g.number) for g in dataset.read_generations(connection)] == [(0, 0)]
+
+
+def test_errors_on_a_holdout_need_a_holdout(tmp_path: Path, connection: Connection) -> None:
+    text = HEAD.replace("holdout = 2", "holdout = 0") + STAGE + "[converge]\nforce_error = 0.01\n"
+    folder = make_folder(tmp_path, text)
+    with pytest.raises(InputError, match=r"converge\.force_error can never be known"):
+        Driver(folder, plan(tmp_path, text)).begin(connection, 1.0)

@@ -34,7 +34,7 @@ def unit_cell(crystal: CrystalTable, species: list[str], root: Path, cell: str) 
         raise InputError(
             f"the crystal cannot be built: {error}",
             where="[crystal] in pilot.toml",
-            next_step="give `file` a structure instead of `structure` and `a`",
+            next_step='name what sits on the sites (formula = "NaCl"), or give `file` a structure',
         ) from error
     return from_atoms(atoms)[0]
 

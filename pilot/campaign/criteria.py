@@ -115,6 +115,10 @@ def decide(
     checks = checks_of(sweeps[-1].shown, force_errors, converge)
     failed = (() if clean >= clean_sweeps else (CLEAN_SWEEPS,)) + tuple(c.name for c in checks if not c.passed)
     found = "; ".join([_sweeps_in_words(sweeps[-1], clean, clean_sweeps), *(check.words for check in checks)])
+    if set(failed) - {CLEAN_SWEEPS} and sweeps[-1].shown == NOTHING_SHOWN:
+        found += _NOT_EVALUATED
+    elif _is_stuck(sweeps[-1], failed):
+        found += _STUCK
     if not failed:
         turn = Turn.CONVERGED if last else Turn.NEXT_STAGE
         return Decision(turn, f"stage {stage + 1} has converged: {found}")
@@ -125,6 +129,25 @@ def decide(
             return Decision(Turn.NEXT_STAGE, what + "; going on with the next stage", failed)
         return Decision(Turn.NOT_CONVERGED, what, failed)
     return Decision(Turn.SAME_STAGE, found, failed)
+
+
+#: what is left to be done where sweeps alone change nothing
+_STUCK = (
+    "; nothing was selected, so the potential stays as it is, and sweeps alone will not mend this: begin a folder "
+    "with a higher train.level or more train.first_iterations and `pilot import` these labels, or loosen [converge]"
+)
+
+
+#: the same where nothing is known of the potential
+_NOT_EVALUATED = "; the potential of this sweep was never evaluated: if its evaluation failed, `pilot retry --failed`"
+
+
+def _is_stuck(last: Sweep, failed: Sequence[str]) -> bool:
+    """The sweeps find nothing to learn from, and what is asked for does not hold of the potential that there is.
+
+    That ε_F is not flat is mended by the next sweep: the same potential has the same error.
+    """
+    return last.selected == 0 and bool(failed) and not {CLEAN_SWEEPS, "flat"} & set(failed)
 
 
 def _sweeps_in_words(last: Sweep, clean: int, wanted: int) -> str:

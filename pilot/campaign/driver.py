@@ -17,6 +17,7 @@ from db.records import Attempt, NewTask, Structure, Task
 from db.states import TERMINAL, Role, TaskKind, TaskState
 from pilot.campaign import cells, criteria, explorations, planner, standing
 from pilot.campaign.criteria import Decision, Turn
+from pilot.campaign.files import Written
 from pilot.campaign.follow_ups import FollowUps, Moment, insert, note_decision
 from pilot.campaign.protocol import Protocol, Source, member_of, questions_key, settings_of, study_of
 from pilot.campaign.provenance import provenance_of, settings_record
@@ -39,6 +40,7 @@ class Driver:
     def __init__(self, folder: Folder, protocol: Protocol) -> None:
         self.folder = folder
         self.protocol = protocol
+        self._written: Written = {}
 
     def begin(self, connection: Connection, at: float) -> FollowUps:
         """Begin the campaign, or go on where its last generation left it (pilot.toml may allow more now)."""
@@ -50,6 +52,9 @@ class Driver:
         if self.protocol.config.study is not None:
             # levels that were added since are new, all others have their tasks already
             insert(moment, planner.initial_generation(self.protocol))
+            if history and not history[0].outcome and not self._new_points(moment):
+                # what ended last may have failed
+                self._end_study(moment, history[0])
         elif not history:
             insert(moment, planner.initial_generation(self.protocol))
             self._explore(moment, 0, 1, standing.source_of(self.folder, 0, 0, to_be_trained=True))
@@ -65,6 +70,10 @@ class Driver:
         if decision.turn is Turn.NOTHING_RAN:
             decision = Decision(Turn.SAME_STAGE, "explored again, as nothing ran the last time")
         if decision.turn in {Turn.CONVERGED, Turn.NOT_CONVERGED}:
+            if decision.turn != last.outcome:
+                # [converge] says something else now, or what was not known has been evaluated since
+                note_decision(moment, last, decision)
+                moment.follow_ups.said.append(decision.why)
             return
         note_decision(moment, last, decision)
         self._go_on(moment, last, decision, standing.source_after(moment.connection, self.folder, last))
@@ -151,7 +160,7 @@ class Driver:
 
     def complete_spec(self, connection: Connection, task: Task) -> dict[str, Any]:
         """The spec of a task that is about to start, with what is known only now; writes the files it names."""
-        return complete_spec(connection, self.folder, self.protocol, task)
+        return complete_spec(connection, self.folder, self.protocol, task, self._written)
 
     def add_labels(
         self, connection: Connection, structures: Iterable[tuple[Structure, str]]
@@ -259,10 +268,17 @@ class Driver:
         else:
             dataset.note_generation(moment.connection, now.id, {"evaluation": facts}, at=moment.at)
 
+    def _new_points(self, moment: Moment) -> bool:
+        """Whether the study has points that have no tasks yet."""
+        keys = [task.key or "" for task in moment.follow_ups.tasks]
+        return any(study_of(key) and progress.task_with_key(moment.connection, key) is None for key in keys)
+
     def _end_study(self, moment: Moment, now: dataset.Generation) -> None:
-        """A study has ended when none of its points is open any more."""
+        """A study has ended when none of its points is open any more; one without a potential never will be."""
         points = progress.count_states(moment.connection, now.id, TaskKind.EVALUATE)
-        if sum(points.values()) == sum(points[state] for state in TERMINAL):
+        fits = progress.count_states(moment.connection, now.id, TaskKind.TRAIN)
+        lost = fits[TaskState.FAILED] + fits[TaskState.CANCELLED]
+        if sum(points.values()) <= lost + sum(points[state] for state in TERMINAL):
             said = f"{points[TaskState.DONE]} of {sum(points.values())} points of the study are done"
             note_decision(moment, now, Decision(Turn.STUDIED, said))
             moment.follow_ups.said.append(said)

@@ -20,6 +20,9 @@ from tasks.formats.cfg import read_cfg, write_cfg
 from tasks.formats.configuration import Configuration, from_structure, to_structure
 from tasks.registry import PotentialFiles
 
+#: for each file of a set the settings of its labels, the newest label that there was when it was written, and its size
+Written = dict[str, tuple[str | None, int, int]]
+
 
 def write_set(
     connection: Connection,
@@ -27,6 +30,7 @@ def write_set(
     protocol: Protocol,
     role: Role,
     now: dataset.Generation,
+    written: Written,
     *,
     of_this_generation: bool = False,
 ) -> str | None:
@@ -34,6 +38,8 @@ def write_set(
 
     Args:
         now: the generation; its folder takes the file, its stage decides whose labels count.
+        written: what is in the files that this pilot has written; grows. A set of 20 000 takes many seconds, in which
+            the manager hears nobody: what all members of an ensemble begin with is written once.
         of_this_generation: only the structures that belong to it.
 
     Returns:
@@ -41,20 +47,24 @@ def write_set(
     """
     # what the user brought to measure errors on may be of other settings: that is said where it was imported
     settings = None if role is Role.TEST else protocol.label_settings(now.stage)
+    place = folder.generation(now.stage, now.number)
+    path = folder.root / place / f"{role}.cfg"
+    newest = dataset.newest_label(connection)
+    if path.exists() and written.get(str(path)) == (settings, newest, path.stat().st_size):
+        return f"{place}/{role}.cfg"
     rows = dataset.read_labelled(connection, role, settings)
     only = now.id if of_this_generation else None
     configurations = _configurations(protocol, rows, only)
     first = next(configurations, None)
     if first is None:
         return None
-    place = folder.generation(now.stage, now.number)
-    path = folder.root / place / f"{role}.cfg"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, path.parent) from error
     write_cfg(path, _chained(first, configurations))
     settle(path.parent, folder.root)
+    written[str(path)] = (settings, newest, path.stat().st_size)
     return f"{place}/{role}.cfg"
 
 

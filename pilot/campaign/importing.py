@@ -40,7 +40,7 @@ class Sorted:
         new: to be recorded.
         duplicates: how many are there already, with the same settings and numbers.
         conflicts: of those that are there with other numbers, which of whom and by how much.
-        elsewhere: how many new labels are of a structure that has another role, and keeps it.
+        elsewhere: how many labels are of a structure that has another role, and keeps it.
     """
 
     new: list[Brought] = field(default_factory=list)
@@ -112,6 +112,7 @@ def sort_out(
     for entry in brought:
         before = known.get(entry.hash)
         there = None if before is None else before.labels.get(settings)
+        found.elsewhere += before is not None and before.role != entry.candidate.role
         if entry.hash in here:
             _compare(found, entry, here[entry.hash].label, here[entry.hash].candidate.source)
         elif there is not None:
@@ -119,7 +120,6 @@ def sort_out(
         else:
             here[entry.hash] = entry
             found.new.append(entry)
-            found.elsewhere += before is not None and before.role != entry.candidate.role
     return found
 
 

@@ -18,10 +18,10 @@ from tasks import registry
 
 #: The critical path goes first; labels fill the cores that are left.
 PRIORITY = {
+    # it takes seconds, and the selection waits for it: what a potential is worth decides how the campaign goes on
+    TaskKind.EVALUATE: 105,
     TaskKind.TRAIN: 100,
     TaskKind.SELECT: 95,
-    # the selection waits for it: whether a stage has converged depends on what its potential is worth
-    TaskKind.EVALUATE: 92,
     TaskKind.EXPLORE: 90,
     TaskKind.LABEL: 60,
     TaskKind.COMMAND: 50,

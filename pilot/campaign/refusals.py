@@ -4,15 +4,17 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from db import dataset
+from db import dataset, progress
 from db.errors import InputError
 from db.records import Structure
 from db.states import Role
 from pilot.campaign import cells
-from pilot.campaign.protocol import Protocol
+from pilot.campaign.protocol import Protocol, settings_of
 from pilot.folder import Folder
+from pilot.stage_tables import SelectTable
 from pilot.tables import CrystalTable
 from pilot.train_tables import TrainTable
+from tasks.formats.atoms import to_atoms
 
 #: one configuration says nothing of how its energy changes
 _FEWEST = 2
@@ -42,11 +44,49 @@ def refuse_crystal(
     raise InputError(wrong, where=f"[crystal] in {folder.config}", next_step=cure)
 
 
-def refuse_pool(pool: Sequence[Structure], species: Sequence[str], where: str) -> None:
-    """Structures of a stage that cannot be explored.
+def refuse_selection(unit: Structure, select: SelectTable, folder: Folder) -> None:
+    """Bounds that leave out the crystal itself: nothing would ever be selected.
 
     Raises:
-        InputError: there is none, or one is not periodic or has a species that is not trained.
+        InputError: select.min_distance is not below the crystal's own nearest distance.
+    """
+    distance = cells.nearest_distance(unit)
+    if select.min_distance is not None and select.min_distance >= distance:
+        raise InputError(
+            f"select.min_distance is {select.min_distance:g} Å, and atoms of the crystal are {distance:.3f} Å apart: "
+            "all configurations would be nonsense",
+            where=str(folder.config),
+            next_step=f"leave it out, which is 0.6 of that ({0.6 * distance:.2f} Å), or choose a smaller one",
+        )
+
+
+def refuse_template(train: TrainTable, folder: Folder) -> None:
+    """The untrained potential from which MLIP is to begin must be there before anything is labelled.
+
+    Raises:
+        InputError: train.mlip.template is no file.
+    """
+    template = train.mlip.template
+    if template is not None and not (folder.root / template).is_file():
+        raise InputError(
+            "train.mlip.template is no file",
+            where=str(folder.root / template),
+            next_step="give the path of an untrained potential, or leave it out: one of train.level is written",
+        )
+
+
+def refuse_pool(pool: Sequence[Structure], species: Sequence[str], min_dist: float, where: str) -> None:
+    """Structures of a stage that cannot be explored.
+
+    Args:
+        pool: they.
+        species: chemical symbols that are trained.
+        min_dist: Å, where the radial basis begins.
+        where: for the message.
+
+    Raises:
+        InputError: there is none, or one is not periodic, has a species that is not trained, or atoms so near that the
+            potential knows nothing of them.
     """
     if not pool:
         raise InputError("there is no structure in this file", where=where, next_step="give a file that holds some")
@@ -57,8 +97,27 @@ def refuse_pool(pool: Sequence[Structure], species: Sequence[str], where: str) -
             raise InputError(
                 f"structure {number} {wrong}",
                 where=where,
-                next_step="leave it out, or add to campaign.species what is missing",
+                next_step=(
+                    "add to campaign.species what is missing, or leave it out"
+                    if strangers
+                    else "give it a cell, with room around it where it has none, and pbc; or leave it out"
+                ),
             )
+        nearest = _nearest_below(structure, min_dist)
+        if nearest is not None:
+            raise InputError(
+                f"structure {number} has atoms {nearest:.3f} Å apart, which is below train.min_dist, {min_dist:g} Å",
+                where=where,
+                next_step="leave it out, or choose train.min_dist below any distance to come",
+            )
+
+
+def _nearest_below(structure: Structure, limit: float) -> float | None:
+    """The shortest distance between atoms, Å, if it is below a limit; in time that grows with their number."""
+    from ase.neighborlist import neighbor_list
+
+    distances = neighbor_list("d", to_atoms(structure), limit)
+    return float(distances.min()) if len(distances) else None
 
 
 def refuse_other_campaign(
@@ -67,7 +126,7 @@ def refuse_other_campaign(
     """What is recorded must still be what pilot.toml speaks of.
 
     Raises:
-        InputError: a stage that has begun is there no longer, or all labels were made with other settings.
+        InputError: a stage that has begun is there no longer, or all its labels were made with other settings.
     """
     where, stages = str(folder.config), len(protocol.config.stages)
     if history and history[-1].stage >= max(stages, 1):
@@ -76,14 +135,13 @@ def refuse_other_campaign(
             where=where,
             next_step="put the [[stages]] back: they can be added at the end, not taken away",
         )
-    stage = history[-1].stage if history else 0
-    # what was imported with settings of its own is no campaign
-    if dataset.count_labels(connection, made_here=True) and not any(
-        dataset.count_labels(connection, protocol.label_settings(number)) for number in range(stage + 1)
-    ):
+    # the labels of an earlier fidelity are none of this stage's
+    wanted = protocol.label_settings(history[-1].stage if history else 0)
+    planned = progress.planned_labels(connection)
+    if planned and not dataset.count_labels(connection, wanted) and wanted not in map(settings_of, planned):
         # without this word the next fit would see the newest few structures only, and no holdout
         raise InputError(
-            "all labels of this campaign were made with other settings of [label]: they cannot be mixed",
+            "all labels of this stage were made, or planned, with other settings of [label]: they cannot be mixed",
             where=where,
             next_step="put the settings back, or begin a campaign with the new ones in another folder",
         )
@@ -95,11 +153,14 @@ def refuse_nothing_to_learn(
     """A campaign that has not begun needs something to train its first potential on.
 
     Raises:
-        InputError: pilot.toml asks for fewer than two initial cells, and no labels were imported in their place.
+        InputError: pilot.toml asks for fewer than two initial cells, and no labels were imported in their place; or it
+            asks for errors on a holdout, and there is none.
     """
     if history:
         return
-    imported = dataset.count_labels(connection, protocol.label_settings()).get(Role.TRAIN, 0)
+    counted = dataset.count_labels(connection, protocol.label_settings())
+    _refuse_errors_on_nothing(folder, protocol, counted.get(Role.HOLDOUT, 0))
+    imported = counted.get(Role.TRAIN, 0)
     if protocol.config.initial.train + imported >= _FEWEST:
         return
     raise InputError(
@@ -108,6 +169,17 @@ def refuse_nothing_to_learn(
         where=str(folder.config),
         next_step="`pilot import FILE … --settings this` brings your own labels; or set initial.train to 20",
     )
+
+
+def _refuse_errors_on_nothing(folder: Folder, protocol: Protocol, imported: int) -> None:
+    converge = protocol.config.converge
+    asked = [f"converge.{key}" for key in ("force_error", "energy_error") if getattr(converge, key) is not None]
+    if asked and not protocol.config.initial.holdout + imported:
+        raise InputError(
+            f"{' and '.join(asked)} can never be known: there is no holdout",
+            where=str(folder.config),
+            next_step="set initial.holdout to 10, or bring one: `pilot import FILE … --role holdout --settings this`",
+        )
 
 
 def refuse_other_model(connection: Connection, folder: Folder, protocol: Protocol) -> None:

@@ -8,13 +8,19 @@ from db import dataset, progress
 from db.records import Task
 from db.states import Role, TaskKind, TaskState
 from pilot.campaign.explorations import member_files
-from pilot.campaign.files import write_set
-from pilot.campaign.protocol import Protocol, Source, key_of, questions_key, study_of
+from pilot.campaign.files import Written, write_set
+from pilot.campaign.protocol import Protocol, Source, key_of, member_of, questions_key, study_of
 from pilot.folder import Folder
 
 
-def complete_spec(connection: Connection, folder: Folder, protocol: Protocol, task: Task) -> dict[str, Any]:
-    """The spec of a task that is about to start, with what is known only now; writes the files it names."""
+def complete_spec(
+    connection: Connection, folder: Folder, protocol: Protocol, task: Task, written: Written
+) -> dict[str, Any]:
+    """The spec of a task that is about to start, with what is known only now; writes the files it names.
+
+    Args:
+        written: what is in the files that were written before; grows.
+    """
     spec = dict(task.spec)
     if task.generation is None:
         return spec
@@ -26,20 +32,28 @@ def complete_spec(connection: Connection, folder: Folder, protocol: Protocol, ta
         ]
     elif task.kind is TaskKind.TRAIN:
         for role in (Role.TRAIN, Role.HOLDOUT):
-            spec[role] = write_set(connection, folder, protocol, role, now)
+            spec[role] = write_set(connection, folder, protocol, role, now, written)
+        if member_of(task.key) and spec.get("start") and not (folder.root / spec["start"]).exists():
+            # its training failed the last time; from another member's potential it would become that one again
+            spec |= {"start": None, "iterations": protocol.train.first_iterations}
     elif task.kind is TaskKind.EVALUATE:
-        spec |= _evaluation(connection, folder, protocol, task, now)
+        spec |= _evaluation(connection, folder, protocol, task, now, written)
     return spec
 
 
 def _evaluation(
-    connection: Connection, folder: Folder, protocol: Protocol, task: Task, now: dataset.Generation
+    connection: Connection,
+    folder: Folder,
+    protocol: Protocol,
+    task: Task,
+    now: dataset.Generation,
+    written: Written,
 ) -> dict[str, Any]:
     if task.key == questions_key(now.stage, now.number):
-        sample = write_set(connection, folder, protocol, Role.SAMPLE, now, of_this_generation=True)
+        sample = write_set(connection, folder, protocol, Role.SAMPLE, now, written, of_this_generation=True)
         return {"sample": sample}
     found: dict[str, Any] = {
-        role: write_set(connection, folder, protocol, role, now)
+        role: write_set(connection, folder, protocol, role, now, written)
         for role in (Role.HOLDOUT, Role.EOS, Role.ELASTIC, Role.TEST)
     }
     # as it was trained on: labels may have come in since

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from db import dataset, progress
 from db.states import Role, TaskKind, TaskState
 from pilot.campaign import criteria
-from pilot.campaign.checks import shown_by
+from pilot.campaign.checks import Shown, shown_by
 from pilot.campaign.criteria import Decision, Sweep
 from pilot.campaign.protocol import Protocol, Source, key_of
 from pilot.folder import Folder
@@ -17,8 +17,11 @@ def decide(connection: Connection, protocol: Protocol, stage: int) -> Decision:
     """How the campaign goes on after the sweeps of a stage that are recorded."""
     config = protocol.config
     history = dataset.read_generations(connection)
-    has_holdout = dataset.count_labels(connection, protocol.label_settings(stage)).get(Role.HOLDOUT, 0)
+    settings = protocol.label_settings(stage)
+    # one that was asked for, and of which every label failed, is not the same as none: then nothing is known
+    has_holdout = config.initial.holdout or dataset.count_labels(connection, settings).get(Role.HOLDOUT, 0)
     sweeps = {g.id: _sweep(g, history) for g in history if "sweep" in g.facts}
+    alike = [sweeps[g.id].shown for g in history if g.id in sweeps and measured_with(protocol, g) == settings]
     return criteria.decide(
         config.stages,
         stage,
@@ -26,8 +29,22 @@ def decide(connection: Connection, protocol: Protocol, stage: int) -> Decision:
         protocol.explore(stage).clean_sweeps,
         protocol.campaign.if_not_converged,
         config.converge,
-        [sweep.shown.force_error for sweep in sweeps.values()] if has_holdout else None,
+        _on_the_same_holdout(alike) if has_holdout else None,
     )
+
+
+def measured_with(protocol: Protocol, generation: dataset.Generation) -> str:
+    """The name of the label settings against which the potential of a sweep was evaluated.
+
+    Errors against labels of different settings say nothing of how the error goes: they are never compared.
+    """
+    stage, _ = generation.facts.get("of") or (generation.stage, 0)
+    return protocol.label_settings(stage)
+
+
+def _on_the_same_holdout(shown: Sequence[Shown]) -> list[float | None]:
+    """The force errors, without those before the holdout became another: one that was imported, or labelled late."""
+    return [one.force_error for one in shown if one.force_error is None or one.holdout == shown[-1].holdout]
 
 
 def source_of(folder: Folder, stage: int, number: int, *, to_be_trained: bool) -> Source:

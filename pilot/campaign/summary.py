@@ -17,7 +17,9 @@ def summarise(connection: Connection, protocol: Protocol) -> CampaignStatus | No
         return None
     rows = [_row(generation) for generation in history]
     current = history[-1]
-    reference = history[0].facts.get("evaluation", {}).get("lattice_parameter_dft")
+    # of the labels that are learned from now: another fidelity has another one
+    references = (g.facts.get("evaluation", {}).get("lattice_parameter_dft") for g in reversed(history))
+    reference = next((found for found in references if found is not None), None)
     return CampaignStatus(
         name=protocol.campaign.name,
         stages=len(protocol.config.stages),

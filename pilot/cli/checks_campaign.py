@@ -49,6 +49,7 @@ def check_campaign(folder: Folder, config: Config) -> Iterator[Finding]:
     yield _crystal(protocol)
     yield from _curve(config.initial.eos_points)
     yield _radii(protocol)
+    yield from _neighbourhoods(protocol)
     yield from _stages(protocol)
     yield from _labels(folder, protocol)
     yield from _fits(config)
@@ -103,6 +104,15 @@ def _radii(protocol: Protocol) -> Finding:
         cure = f"train.max_dist well above {nearest:.2f} Å, say {2 * nearest:.1f}"
         return Finding("potential", f"{said}: max_dist does not reach the nearest neighbours", False, cure)
     return Finding("potential", said, ok=True)
+
+
+def _neighbourhoods(protocol: Protocol) -> Iterator[Finding]:
+    """What is cut out must hold all that the atom in its middle feels, or something else is learned."""
+    radius, reach = protocol.config.explore.neighbourhoods.radius, protocol.train.max_dist
+    if "neighbourhood" in protocol.grades() and radius < reach:
+        said = f"those of {radius:g} Å do not hold all that their atom feels, up to train.max_dist = {reach:g} Å"
+        cure = f"explore.neighbourhoods.radius of at least {reach:g} Å"
+        yield Finding("neighbourhoods", said, ok=False, cure=cure)
 
 
 def _stages(protocol: Protocol) -> Iterator[Finding]:

@@ -64,7 +64,7 @@ def readme(content: Content, potential: Potential | None) -> str:
         "and grade (γ when it was selected; MV_grade in .cfg).",
         "",
         f"Labels: engine {protocol.label.engine}, settings {content.settings}:",
-        *_settings(protocol.label.settings()),
+        *_settings(protocol.label.settings(_fidelity(protocol, content.settings))),
         *_others(content),
         "",
         *_potential(protocol, potential, content.generations),
@@ -108,6 +108,12 @@ def _reference(atom_energies: Mapping[str, float]) -> list[str]:
         f"Energies here are those of the calculations; the potential was trained on what is left when {shown}",
         "is taken off for each atom.",
     ]
+
+
+def _fidelity(protocol: Protocol, settings: str) -> str | None:
+    """That of the stages whose labels have this name of settings."""
+    stages = range(len(protocol.config.stages))
+    return next((protocol.fidelity(n) for n in stages if protocol.label_settings(n) == settings), None)
 
 
 def _settings(settings: Mapping[str, Any]) -> list[str]:

@@ -115,13 +115,17 @@ def _make(place: Path, like: Path) -> None:
 
 def _read(connection: Connection, protocol: Protocol) -> _Read:
     generations = dataset.read_generations(connection)
+    places = {generation.id: (generation.stage + 1, generation.number) for generation in generations}
     read = _Read(
         settings=protocol.label_settings(min(present_stage(connection), max(len(protocol.config.stages) - 1, 0))),
         counts=dataset.count_by_settings(connection),
         generations=generations,
-        potential=next(iter(reversed(dataset.read_potentials(connection))), None),
+        # of the latest generation, as the campaign has it: one of an earlier fidelity may have been trained after it
+        potential=max(
+            dataset.read_potentials(connection), key=lambda potential: places[potential.generation], default=None
+        ),
         names=dataset.read_settings(connection),
-        places={generation.id: (generation.stage + 1, generation.number) for generation in generations},
+        places=places,
     )
     columns = (attempts.c.id, attempts.c.task_id, attempts.c.directory, attempts.c.archive)
     for row in connection.execute(select(*columns).join(labels, labels.c.attempt_id == attempts.c.id)):

@@ -2,6 +2,7 @@
 
 import fnmatch
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def files_of(named: Sequence[Path], patterns: Sequence[str]) -> tuple[list[Path]
 
     Raises:
         MissingError: a file or folder is not there.
-        InputError: a folder has nothing that can be read.
+        InputError: a folder has nothing that can be read, or cannot be searched.
     """
     chosen: dict[Path, None] = {}
     left_out = 0
@@ -62,9 +63,19 @@ def _searched(folder: Path, patterns: Sequence[str]) -> tuple[list[Path], int]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.name.startswith("."):
-            yield path
+    """All files at any depth; a folder in it that cannot be searched is not passed over in silence."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"cannot search the folder: {error.strerror}",
+            where=str(error.filename),
+            next_step="mend its permissions, or name the files and folders that can be read",
+        ) from error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        for path in (Path(place, name) for name in names):
+            if path.is_file() and not path.name.startswith("."):
+                yield path
 
 
 def _kind(path: Path) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -15,7 +15,6 @@ from db.records import Label, Structure
 from pilot.campaign import importing
 from pilot.campaign.cells import symbol
 from pilot.campaign.protocol import Protocol
-from pilot.cli.options import parse_pairs
 from pilot.folder import Folder
 from tasks.formats.frames import Frame, Telling
 from tasks.formats.labelled_files import read_frames
@@ -58,22 +57,25 @@ class Tally:
     prints: dict[int, str] = field(default_factory=dict)
 
 
-def shifts_of(given: Iterable[str]) -> dict[str, float]:
+def shifts_of(given: Iterable[str], species: Sequence[str]) -> dict[str, float]:
     """The energies to take off, eV, by species.
 
     Raises:
-        InputError: one is no energy.
+        InputError: one is no energy, or of a species that the campaign has not.
     """
     shifts = {}
-    for name, text in parse_pairs(given).items():
+    for word in given:
+        name, _, text = word.partition("=")
         try:
             shifts[name] = float(text)
         except ValueError:
             shifts[name] = math.nan
         if not math.isfinite(shifts[name]):
-            raise InputError(
-                f"{text!r} is no energy", where="--shift", next_step="write it like --shift Li=-200.1 (eV)"
-            )
+            cure = f"write it like --shift {species[0]}=-200.1 (eV)"
+            raise InputError(f"{word!r} is no species with an energy", where="--shift", next_step=cure)
+        if name not in species:
+            cure = "give species of campaign.species only"
+            raise InputError(f"this campaign has no species {name!r}", where="--shift", next_step=cure)
     return shifts
 
 

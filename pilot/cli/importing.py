@@ -43,7 +43,7 @@ def bring(folder: Folder, wanted: Wanted) -> int:
     protocol = protocol_of(read_config(folder.config), folder)
     if protocol is None:
         raise importing.no_campaign()
-    role, shifts = _role(wanted.role), shifts_of(wanted.shift)
+    role, shifts = _role(wanted.role), shifts_of(wanted.shift, protocol.campaign.species)
     files, left_out = files_of(wanted.files, wanted.glob)
     if left_out:
         note(f"{plural(left_out, 'file')} left out that tell of the same runs as others beside them")
@@ -85,9 +85,13 @@ def _tellings(folder: Folder, files: Iterable[Path]) -> dict[Path, Telling]:
         if found[path].engine:
             groups.setdefault(say_of(found[path]), []).append(path)
     for said, paths in groups.items():
-        others = f" and {plural(len(paths) - 1, 'other')}" if len(paths) > 1 else ""
-        say(f"{name_of(folder, paths[0])}{others}: {said}")
+        say(f"{_files(folder, paths)}: {said}")
     return found
+
+
+def _files(folder: Folder, paths: Sequence[Path]) -> str:
+    others = f" and {plural(len(paths) - 1, 'other')}" if len(paths) > 1 else ""
+    return f"{name_of(folder, paths[0])}{others}"
 
 
 def _demand_settings(
@@ -104,18 +108,18 @@ def _demand_settings(
     _, record = importing.settings_name(protocol, wanted.settings, stage)
     if record is None:
         return
-    wrong = [
-        f"{name_of(folder, path)}: {text}"
-        for path, telling in tellings.items()
-        for text in contradictions(protocol, record["table"], telling)
-    ]
+    found: dict[str, list[Path]] = {}
+    for path, telling in tellings.items():
+        for text in contradictions(protocol, record["table"], telling):
+            found.setdefault(text, []).append(path)
+    wrong = [f"{text} ({_files(folder, paths)})" for text, paths in found.items()]
     if wrong and wanted.force:
         note(f"imported all the same (--force), though {_first(wrong)}")
     elif wrong:
         raise InputError(
             f"these labels were not computed with the settings of [label]: {_first(wrong)}",
             where=str(folder.config),
-            next_step="--settings NAME keeps them apart; --force imports them as if they were of this campaign",
+            next_step="mend [label]; or --settings NAME keeps them apart; or --force imports them all the same",
         )
 
 
@@ -214,7 +218,7 @@ def _report(wanted: Wanted, tally: Tally) -> None:
     if tally.alike:
         note(f"{plural(tally.alike, 'configuration')} equal to others but for a shift or the order of atoms; kept")
     if tally.elsewhere:
-        note(f"{tally.elsewhere} of the added are of structures that have another role here, and keep it")
+        note(f"{tally.elsewhere} are of structures that are here in another role, and keep that")
     if tally.unanswered:
         note(f"{tally.unanswered} lie in the inbox: the pilot has not answered yet, and will add them once")
     added = "would be added" if wanted.dry_run else "added"

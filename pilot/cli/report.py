@@ -34,6 +34,6 @@ def report(
     place = find_folder(folder)
     written = write_report(place, output or place.results / "report.html", png=png, said=note)
     say(f"{written.page}")
-    say(f"{written.figures}: {plural(len(written.shown), 'figure and table')}, each as data and as a picture")
+    say(f"{written.figures}: {plural(len(written.shown), 'figure')} and tables, each as data and as a picture")
     if written.lacking:
         say(f"nothing to show yet for {', '.join(written.lacking)}")

@@ -133,6 +133,8 @@ def dressed(found: "Axes", across: str, up: str, *, xlog: bool = False, ylog: bo
 
 #: decades that an axis spans, at most → the leading digits that are written between its powers of ten
 _BETWEEN = ((0.75, "2345678"), (1.2, "2357"), (2.4, "25"))
+#: decades below which every tick has its number
+_NARROW = 0.3
 
 
 def _plain_logarithms(axis: "Axis") -> None:
@@ -142,7 +144,9 @@ def _plain_logarithms(axis: "Axis") -> None:
     def minor(value: float, _place: int | None) -> str:
         low, high = (math.log10(max(end, 1e-300)) for end in axis.get_view_interval())
         wanted = next((digits for most, digits in _BETWEEN if high - low <= most), "")
-        return f"{value:g}" if f"{value:e}"[0] in wanted else ""
+        digits = f"{value:.6e}".partition("e")[0].rstrip("0").rstrip(".")
+        # where there is no room for two such digits matplotlib sets ticks at equal distances: 13.8, 14, 14.2
+        return f"{value:g}" if len(digits) > 1 or digits in wanted or high - low <= _NARROW else ""
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(FuncFormatter(minor))

@@ -83,7 +83,8 @@ def gamma_max(turns: Sequence[Turn], breaks: Mapping[int, float]) -> Figure:
             axes.hlines(
                 breaks[stage], min(inside) - 0.5, max(inside) + 0.5, colors=drawing.BLACK, linestyles="--", label=label
             )
-        drawing.legend(axes)
+        axes.margins(y=0.18)
+        drawing.legend(axes, loc="upper left", ncols=3)
         _finish(axes, turns)
 
     return Figure(name, title, says, data, draw)
@@ -246,6 +247,7 @@ def to_convergence(turns: Sequence[Turn]) -> Figure:
             bars = axes.barh(stages, [row[column] for row in rows], color=colour, height=0.6)
             axes.bar_label(bars, padding=3, fontsize=8.5)
             axes.set_xlabel(label)
+            drawing.whole_numbers(axes)
             axes.grid(visible=False)
             axes.set_xlim(0.0, 1.15 * max(bar.get_width() for bar in bars) or 1.0)
         left.invert_yaxis()

@@ -59,7 +59,9 @@ def output_frames(path: Path) -> Iterator[Frame]:
     except (*READER_ERRORS, ase.io.ParseError) as error:
         if index == 0 and not given_up:
             raise InputError(
-                f"ASE cannot read the output ({type(error).__name__}: {str(error)[:200]})",
+                f"{_CUT}, before its first energy"
+                if "JOB DONE" not in text
+                else f"ASE cannot read the output ({type(error).__name__}: {str(error)[:200]})",
                 where=str(path),
                 next_step="check that the file is whole, or leave it out",
             ) from error

@@ -44,8 +44,8 @@ p.lacks { margin: 0; font-size: .9rem; }
 .plot svg { display: block; width: 100%; max-width: 52rem; height: auto; margin: 0 auto; }
 .plot svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; min-width: 100%; }
+th, td { padding: .3rem .35rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 600; } th.n, td.n { text-align: right; }
 th { white-space: normal; vertical-align: bottom; }
 td { white-space: nowrap; } td.long { min-width: 12rem; white-space: normal; overflow-wrap: anywhere; }

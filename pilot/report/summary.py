@@ -140,6 +140,8 @@ def _shown(row: Row) -> tuple[str, ...]:
     lattice = _digits(a, ".4f")
     if isinstance(a, float) and isinstance(reference, float):
         lattice += f" ({a - reference:+.4f})"
+    # the outcome says that it has converged
+    why = str(why).removeprefix(f"stage {stage} has converged: ")
     words = f"{outcome}: {why}" if why else str(outcome)
     numbers = (_digits(gamma, ".3g"), _digits(force, ".3g"), _digits(energy, ".3g"), lattice)
     whole = "–" if atoms is None else str(atoms)

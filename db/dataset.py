@@ -107,7 +107,7 @@ def is_known(connection: Connection, structure: Structure, settings: str | None 
     With ``settings``: what was only imported for training, with labels of other settings, is not known: it still may
     be labelled with these.
     """
-    known = find_known(connection, [structure.content_hash()]).get(structure.content_hash())
+    known = next(iter(find_known(connection, [structure.content_hash()]).values()), None)
     if known is None:
         return False
     imported_only = bool(known.labels) and all(label.imported for label in known.labels.values())

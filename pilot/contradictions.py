@@ -8,9 +8,8 @@ from pilot.stage_tables import ExploreTable, SelectTable, StageTable
 from pilot.tables import CampaignTable, CrystalTable, InitialTable
 from pilot.train_tables import ConvergeTable, QuestionsTable, StudyTable, TrainTable, ValidationTable
 from tasks import registry
+from tasks.validation import FEWEST_POINTS
 
-#: fewer give no equation of state: it has four parameters
-FEWEST_POINTS = 5
 _OF_DYNAMICS = ("temperatures", "pressures", "lattice_parameters", "scenarios", "steps", "ensemble", "timestep_fs")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from db.records import NewTask, Structure
 from db.states import EdgeKind, TaskKind
 from pilot.campaign import cells
-from pilot.campaign.protocol import Generation, Protocol, Source, as_configured, key_of
+from pilot.campaign.protocol import Generation, Protocol, Source, as_configured, key_of, when_ended
 from pilot.stage_tables import ExploreTable, StageTable
 
 
@@ -55,7 +55,7 @@ def exploring_generation(protocol: Protocol, stage: int, number: int, source: So
         name="select",
         spec=_select_spec(protocol, explore, source),
         key=key_of(TaskKind.SELECT, stage, number),
-        after=(*((task.key or "", EdgeKind.ENDED) for task in explorations), evaluated),
+        after=(*when_ended(explorations), evaluated),
     )
     return Generation(stage, number, [], as_configured(protocol, [*explorations, select]))
 
@@ -203,9 +203,7 @@ def _common(protocol: Protocol, explore: ExploreTable, source: Source) -> dict[s
 
 def _of_the_model(protocol: Protocol, explore: ExploreTable, source: Source) -> dict[str, Any]:
     """What differs from MTPs with an active set of configurations."""
-    found: dict[str, Any] = {}
-    if protocol.train.engine != "motep":
-        found["model"] = protocol.train.engine
+    found: dict[str, Any] = dict(protocol.model())
     if explore.grade != "configuration":
         found["grade"] = explore.grade
     if explore.grade == "committee":

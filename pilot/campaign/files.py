@@ -1,5 +1,6 @@
 """The files of a campaign: sets for the next fit and its evaluation, what was selected, published potentials."""
 
+import itertools
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -62,7 +63,7 @@ def write_set(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, path.parent) from error
-    write_cfg(path, _chained(first, configurations))
+    write_cfg(path, itertools.chain([first], configurations))
     settle(path.parent, folder.root)
     written[str(path)] = (settings, newest, path.stat().st_size)
     return f"{place}/{role}.cfg"
@@ -82,11 +83,6 @@ def _configurations(
             features.append(("box", " ".join(repr(structure.cell[k][k]) for k in range(3))))
         shifted = referred(label, structure, protocol.label.atom_energies)
         yield from_structure(structure, shifted, protocol.campaign.species, features)
-
-
-def _chained(first: Configuration, rest: Iterator[Configuration]) -> Iterator[Configuration]:
-    yield first
-    yield from rest
 
 
 def referred(label: Label, structure: Structure, atom_energies: Mapping[str, float]) -> Label:

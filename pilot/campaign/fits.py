@@ -15,6 +15,7 @@ from pilot.campaign.protocol import (
     key_of,
     questions_key,
     study_key,
+    when_ended,
 )
 
 
@@ -60,7 +61,7 @@ def fit_tasks(
         start: what the fit begins from; None: nothing.
     """
     train = protocol.train
-    after = tuple((task.key or "", EdgeKind.ENDED) for task in labels)
+    after = when_ended(labels)
     fits = [
         NewTask(
             kind=TaskKind.TRAIN,
@@ -78,10 +79,7 @@ def fit_tasks(
         name="evaluate",
         spec=_evaluate_spec(protocol),
         key=key_of(TaskKind.EVALUATE, stage, number),
-        after=(
-            (fits[0].key or "", EdgeKind.DONE),
-            *((fit.key or "", EdgeKind.ENDED) for fit in fits[1:]),
-        ),
+        after=((fits[0].key or "", EdgeKind.DONE), *when_ended(fits[1:])),
     )
     return [*fits, evaluation]
 
@@ -92,7 +90,7 @@ def study_tasks(protocol: Protocol, labels: Sequence[NewTask]) -> list[NewTask]:
     tasks: list[NewTask] = []
     if study is None:
         return tasks
-    after = tuple((task.key or "", EdgeKind.ENDED) for task in labels)
+    after = when_ended(labels)
     for level in study.levels:
         for seed in range(1, study.seeds + 1):
             name = f"study level {level}" + (f" #{seed}" if study.seeds > 1 else "")
@@ -126,21 +124,17 @@ def questions_task(protocol: Protocol, stage: int, number: int, labels: Sequence
         engine="evaluate",
         name="compare γ and error",
         spec={
-            **_model(protocol),
+            **protocol.model(),
             "species": protocol.campaign.species,
             "potential": f"{source.potential}/{protocol.potential_file}",
         },
         key=questions_key(stage, number),
-        after=tuple((task.key or "", EdgeKind.ENDED) for task in labels),
+        after=when_ended(labels),
     )
 
 
 def _what(protocol: Protocol) -> str:
     return "pair functions" if protocol.train.engine == "pair" else f"level {protocol.train.level}"
-
-
-def _model(protocol: Protocol) -> dict[str, Any]:
-    return {} if protocol.train.engine == "motep" else {"model": protocol.train.engine}
 
 
 def _train_spec(protocol: Protocol, start: Source | None, member: int) -> dict[str, Any]:
@@ -155,7 +149,7 @@ def _train_spec(protocol: Protocol, start: Source | None, member: int) -> dict[s
         "weights": train.weights.model_dump(),
         "iterations": train.iterations if start else train.first_iterations,
         "seed": protocol.seed("train", *([member] if member else [])),
-        **_model(protocol),
+        **protocol.model(),
     }
     if start is not None:
         files = [f"{start.potential}/{protocol.potential_file}", *member_files(protocol, start)]
@@ -173,7 +167,7 @@ def _evaluate_spec(protocol: Protocol) -> dict[str, Any]:
     found: dict[str, Any] = {
         "species": protocol.campaign.species,
         "lattice": {"structure": protocol.cells["reference"].to_json(), "a": protocol.crystal.a},
-        **_model(protocol),
+        **protocol.model(),
     }
     if protocol.config.validation.elastic:
         found["elastic_strain"] = protocol.config.validation.elastic_strain

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from db.dataset import Candidate
 from db.records import NewTask, Structure
-from db.states import TaskKind
+from db.states import EdgeKind, TaskKind
 from pilot.campaign import cells
 from pilot.config import Config
 from pilot.label_tables import LabelTable
@@ -127,6 +127,10 @@ class Protocol:
         content = json.dumps({"engine": self.label.engine, "settings": settings}, sort_keys=True)
         return f"{self.label.engine}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
+    def model(self) -> dict[str, str]:
+        """What specs say of the kind of potential: nothing of MTPs by motep."""
+        return {} if self.train.engine == "motep" else {"model": self.train.engine}
+
     @property
     def potential_file(self) -> str:
         """The file of a trained potential in its folder."""
@@ -136,6 +140,11 @@ class Protocol:
 def key_of(kind: TaskKind, stage: int, number: int, member: int = 0) -> str:
     """The key of the one task of a kind in a generation; of a further member of an ensemble its own."""
     return f"s{stage}g{number}-{kind}" + (f"-m{member}" if member else "")
+
+
+def when_ended(tasks: Sequence[NewTask]) -> tuple[tuple[str | int, EdgeKind], ...]:
+    """Needs these tasks to have ended, in whatever way."""
+    return tuple((task.key or "", EdgeKind.ENDED) for task in tasks)
 
 
 def member_of(key: str | None) -> int:

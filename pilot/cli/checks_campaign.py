@@ -17,6 +17,7 @@ from pilot.folder import Folder
 from tasks import registry
 from tasks.engines import qe_settings, vasp_potcar, vasp_settings
 from tasks.protocol import Finding
+from tasks.validation import FEWEST_POINTS
 
 
 def settings_to_find(folder: Folder, config: Config) -> dict[str, Any]:
@@ -68,9 +69,6 @@ def _species(protocol: Protocol) -> Finding:
 
 
 def _curve(points: int) -> Iterator[Finding]:
-    # scipy, which not everybody who asks need wait for
-    from tasks.validation.curve import FEWEST_POINTS
-
     if 0 < points < FEWEST_POINTS:
         said = f"{points} points give no equation of state, and no reference lattice parameter"
         yield Finding("curve", said, ok=False, cure=f"initial.eos_points of at least {FEWEST_POINTS}, or 0")

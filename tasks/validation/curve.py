@@ -15,6 +15,7 @@ from db.records import Structure
 from tasks.model import Predictor, predict_structure
 from tasks.mtp.errors_of_fit import Pair, differences
 from tasks.mtp.neighbours import NonsenseCellError
+from tasks.validation import FEWEST_POINTS
 from tasks.validation.cells import scaled, volume_of
 
 Floats = npt.NDArray[np.float64]
@@ -23,8 +24,6 @@ Floats = npt.NDArray[np.float64]
 _SCALES = np.linspace(0.8, 1.2, 81)
 #: scales about the minimum from which the bulk modulus is fitted: ±3 %, 9 % in volume
 _NEAR = np.linspace(0.97, 1.03, 13)
-#: fewer fit no equation of state
-FEWEST_POINTS = 5
 
 
 @dataclass(frozen=True, slots=True)
